@@ -1,0 +1,61 @@
+// Package host is the contract of a CI system: where inputs come from and where outputs, summaries and
+// annotations go. What only some hosts can do is an interface of its own.
+package host
+
+// Run is the CI run that a step is part of. Any field can be empty.
+type Run struct {
+	ID         string `json:"id,omitempty"`      // unique for a run; kept by its retries
+	Attempt    string `json:"attempt,omitempty"` // counts the retries of a run
+	URL        string `json:"url,omitempty"`     // where a person reads it
+	Actor      string `json:"actor,omitempty"`   // who started it
+	Repository string `json:"repository,omitempty"`
+	Commit     string `json:"commit,omitempty"`
+	Ref        string `json:"ref,omitempty"`
+}
+
+// Host is what every CI system has.
+type Host interface {
+	// Name is github, gitlab or plain.
+	Name() string
+	// Run tells the run from the host's own variables.
+	Run() Run
+	// Input is the value of the input called name and the variable it came from; "" is unset.
+	Input(name string) (value, source string)
+	// Output hands a value to later steps. What would not survive the host's format is an error.
+	Output(name, value string) error
+}
+
+// Masker keeps a secret out of the host's logs. It is called before anything is logged.
+type Masker interface{ Mask(secret string) }
+
+// Summarizer shows Markdown on the run's page.
+type Summarizer interface{ Summary(markdown string) error }
+
+// Level is how bad an annotation is.
+type Level string
+
+// The levels, worst first.
+const (
+	Error   Level = "error"
+	Warning Level = "warning"
+	Notice  Level = "notice"
+)
+
+// Annotator marks the run with one message. Place is file:line:column or "".
+type Annotator interface {
+	Annotate(level Level, place, message string)
+}
+
+// Kind is one CI system that can be recognised by its environment variables.
+type Kind struct {
+	Name   string
+	Help   string
+	Detect func(getenv func(string) string) bool
+	New    func(Environment) Host
+}
+
+// Environment is what a host reads and writes: the process's own, or a test's.
+type Environment struct {
+	Getenv func(string) string
+	Stdout func(line string) // one line for the host or for the reader of values
+}

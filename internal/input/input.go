@@ -1,0 +1,237 @@
+// Package input declares what a step or a kind can be told: each input once, with its name, help, type,
+// default and rules. Flags, environment variables, action.yml, GitLab's spec, the schema of backstep.yml,
+// the reference and completion all come from these declarations, and binding is the only way to read a value.
+package input
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/secret"
+)
+
+// Type is how an input looks to a host and in a schema.
+type Type string
+
+// The types. A list is one item a line where a host knows only strings, and a map is KEY=VALUE a line.
+const (
+	Text    Type = "string"
+	Number  Type = "number"
+	Boolean Type = "boolean"
+	ListOf  Type = "list"
+	MapOf   Type = "map"
+)
+
+// Input is one declared input, bound to the variable its value goes to.
+type Input struct {
+	Name     string   // kebab-case
+	Help     string   // one or two sentences
+	Type     Type     // what a host or a schema shows
+	Default  string   // as a user would write it; "" is none
+	Required bool     // has to be given
+	Options  []string // the closed set of values, when there is one
+	Secret   bool     // masked before anything is logged; only by reference in a file
+	set      func([]string) error
+}
+
+// Output is one declared output. It is written through the variable that declares it.
+type Output struct {
+	Name string // kebab-case
+	Help string
+}
+
+// Bind declares an input that parse writes to *p.
+func Bind[T any](p *T, name, help string, parse func(string) (T, error)) Input {
+	return Input{Name: name, Help: help, Type: Text, set: func(values []string) error {
+		if len(values) != 1 {
+			return fmt.Errorf("want one value, got %d", len(values))
+		}
+		v, err := parse(values[0])
+		if err == nil {
+			*p = v
+		}
+		return err
+	}}
+}
+
+// String declares free text.
+func String(p *string, name, help string) Input {
+	return Bind(p, name, help, func(s string) (string, error) { return s, nil })
+}
+
+// Secret declares a secret text.
+func Secret(p *secret.Value, name, help string) Input {
+	in := Bind(p, name, help, func(s string) (secret.Value, error) { return secret.New(s), nil })
+	in.Secret = true
+	return in
+}
+
+// Duration declares a length of time above zero, such as 30s or 5m.
+func Duration(p *time.Duration, name, help string) Input {
+	return Bind(p, name, help, func(s string) (time.Duration, error) {
+		d, err := time.ParseDuration(s)
+		if err != nil || d <= 0 {
+			return 0, fmt.Errorf("%q is no length of time: want for example 30s, 5m or 1h30m", s)
+		}
+		return d, nil
+	})
+}
+
+// Bool declares true or false.
+func Bool(p *bool, name, help string) Input {
+	in := Bind(p, name, help, func(s string) (bool, error) {
+		switch s {
+		case "true":
+			return true, nil
+		case "false":
+			return false, nil
+		}
+		return false, fmt.Errorf("%q is neither true nor false", s)
+	})
+	in.Type, in.Default = Boolean, "false"
+	return in
+}
+
+// Int declares a whole number from low to high.
+func Int(p *int, name, help string, low, high int) Input {
+	in := Bind(p, name, help, func(s string) (int, error) {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < low || n > high {
+			return 0, fmt.Errorf("%q: want a whole number from %d to %d", s, low, high)
+		}
+		return n, nil
+	})
+	in.Type = Number
+	return in
+}
+
+// Share declares a part of a whole, written as 1% or 0.01, from 0 to 1.
+func Share(p *float64, name, help string) Input {
+	return Bind(p, name, help, func(s string) (float64, error) {
+		number, percent := strings.CutSuffix(s, "%")
+		f, err := strconv.ParseFloat(number, 64)
+		if percent {
+			f /= 100
+		}
+		if err != nil || !(f >= 0 && f <= 1) {
+			return 0, fmt.Errorf("%q is no share: want for example 1%% or 0.01", s)
+		}
+		return f, nil
+	})
+}
+
+// List declares any number of texts.
+func List(p *[]string, name, help string) Input {
+	return Input{Name: name, Help: help, Type: ListOf, set: func(values []string) error {
+		*p = values
+		return nil
+	}}
+}
+
+// Map declares keys with values.
+func Map(p *map[string]string, name, help string) Input {
+	return Input{Name: name, Help: help, Type: MapOf, set: func(values []string) error {
+		m := make(map[string]string, len(values))
+		for _, line := range values {
+			key, value, ok := strings.Cut(line, "=")
+			if !ok || key == "" {
+				return fmt.Errorf("%q: want KEY=VALUE", line)
+			}
+			if _, twice := m[key]; twice {
+				return fmt.Errorf("%s is there twice", key)
+			}
+			m[key] = value
+		}
+		*p = m
+		return nil
+	}}
+}
+
+// Must makes the input required.
+func (in Input) Must() Input { in.Required = true; return in }
+
+// Or gives the input a default, written as a user would write it.
+func (in Input) Or(value string) Input { in.Default = value; return in }
+
+// OneOf closes the set of values.
+func (in Input) OneOf(options ...string) Input { in.Options = options; return in }
+
+// Matching restricts the value to a shape that example follows.
+func (in Input) Matching(shape *regexp.Regexp, example string) Input {
+	set := in.set
+	in.set = func(values []string) error {
+		for _, v := range values {
+			if !shape.MatchString(v) {
+				return fmt.Errorf("%q: want for example %s", v, example)
+			}
+		}
+		return set(values)
+	}
+	return in
+}
+
+// Multiple says that the input takes several values: a list or a map.
+func (in Input) Multiple() bool { return in.Type == ListOf || in.Type == MapOf }
+
+// Set checks values and writes them to what the input is bound to. A scalar takes exactly one.
+func (in Input) Set(values []string) error {
+	if len(in.Options) > 0 {
+		for _, v := range values {
+			if !slices.Contains(in.Options, v) {
+				return fmt.Errorf("%q is not one of %s", v, strings.Join(in.Options, ", "))
+			}
+		}
+	}
+	return in.set(values)
+}
+
+// Lines splits the text of a list or map input: one value a line, blank lines left out.
+func Lines(s string) []string {
+	var lines []string
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// Read sets every input from what lookup finds, else from its default, and reports all faults at once.
+// An empty value counts as unset, since GitHub cannot tell the two apart. The place of a fault is the
+// source that lookup names, for example "--image" or "INPUT_IMAGE".
+func Read(inputs []Input, lookup func(Input) (value, source string)) error {
+	var faults []error
+	for _, in := range inputs {
+		value, source := lookup(in)
+		if value == "" {
+			if in.Required {
+				faults = append(faults, fault.Inputf("input %s is missing: %s", in.Name, in.Help).
+					WithHint("give --%s, or set %s", in.Name, Variable(in.Name)))
+				continue
+			}
+			value, source = in.Default, in.Name
+		}
+		if value == "" {
+			continue
+		}
+		values := []string{value}
+		if in.Multiple() {
+			values = Lines(value)
+		}
+		if err := in.Set(values); err != nil {
+			faults = append(faults, fault.Inputf("%w", err).At(source))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Variable is the environment variable of an input on any host: BACKSTEP_ and the name in upper snake case.
+func Variable(name string) string {
+	return "BACKSTEP_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}

@@ -1,0 +1,167 @@
+// Package plan decides what will be done: what runs and what is wanted go in, operations come out. A plan
+// is data: a dry run prints it, the ledger stores it, recovery reads it, and one executor runs it.
+package plan
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/backstep/backstep/internal/release"
+)
+
+// Strategy is how a target goes from one release to the next.
+type Strategy string
+
+// The strategies.
+const (
+	BlueGreen Strategy = "blue-green" // beside the old one, then all traffic at once
+	Canary    Strategy = "canary"     // beside the old one, then by weights with a verdict between them
+)
+
+// Phase is how far an instance has come.
+type Phase string
+
+// The phases. Failed is final: the target does not try again by itself.
+const (
+	Starting Phase = "starting"
+	Ready    Phase = "ready"
+	Failed   Phase = "failed"
+)
+
+// Instance is one release on a target.
+type Instance struct {
+	Release release.Release `json:"release"`
+	Phase   Phase           `json:"phase"`
+	Weight  int             `json:"weight"`            // percent of the traffic, 0 to 100
+	Address string          `json:"address,omitempty"` // host:port that always means this release, whatever has the traffic
+	Reason  string          `json:"reason,omitempty"`  // why it failed
+	Log     []string        `json:"log,omitempty"`     // its last lines
+}
+
+// State is what a target says of itself.
+type State struct {
+	Fence     uint64     `json:"fence"` // the highest fencing number that changed it
+	Instances []Instance `json:"instances"`
+}
+
+// Find is the instance of the release with this digest, or nil.
+func (s State) Find(d release.Digest) *Instance {
+	for i := range s.Instances {
+		if s.Instances[i].Release.Digest == d {
+			return &s.Instances[i]
+		}
+	}
+	return nil
+}
+
+// Serving is the instance with the most traffic, or nil when none has any.
+func (s State) Serving() *Instance {
+	var most *Instance
+	for i := range s.Instances {
+		if in := &s.Instances[i]; in.Weight > 0 && (most == nil || in.Weight > most.Weight) {
+			most = in
+		}
+	}
+	return most
+}
+
+// Verb is what an operation does.
+type Verb string
+
+// The verbs.
+const (
+	Stage  Verb = "stage"  // start a release beside the one that serves
+	Await  Verb = "await"  // wait until it is ready, or has failed
+	Shift  Verb = "shift"  // give it a share of the traffic; the rest stays with From
+	Watch  Verb = "watch"  // take evidence until there is a verdict on it at this share
+	Retire Verb = "retire" // drain and remove it
+)
+
+// Operation is one change of a target, or one wait.
+type Operation struct {
+	Do      Verb            `json:"do"`
+	Release release.Release `json:"release"`
+	From    *release.Digest `json:"from,omitempty"`   // shift: who keeps the rest of the traffic; nil when nobody does
+	Weight  int             `json:"weight,omitempty"` // shift: percent of the traffic for the release
+}
+
+// String is the operation as a dry run prints it.
+func (op Operation) String() string {
+	if op.Do == Shift {
+		return fmt.Sprintf("shift %d %% of the traffic to %s", op.Weight, op.Release)
+	}
+	return fmt.Sprintf("%s %s", op.Do, op.Release)
+}
+
+// Plan is what will be done, in order.
+type Plan []Operation
+
+// String is the plan, one numbered operation a line.
+func (p Plan) String() string {
+	var b strings.Builder
+	for i, op := range p {
+		fmt.Fprintf(&b, "%2d. %s\n", i+1, op)
+	}
+	return b.String()
+}
+
+// Wanted is the end that a plan has to reach.
+type Wanted struct {
+	Release  release.Release
+	Strategy Strategy
+	Weights  []int            // canary: the percentages before 100, rising
+	Keep     []release.Digest // stays on the target without traffic: the warm way back
+}
+
+// For is the plan that brings current to wanted. It is pure and total: what cannot be reached is for the
+// target to refuse. The release that serves is kept warm; what is neither wanted nor to be kept is retired
+// first, so that it frees its room, except what has traffic, which is retired last.
+func For(current State, wanted Wanted) Plan {
+	var p, last Plan
+	serving := current.Serving()
+	keep := map[release.Digest]bool{wanted.Release.Digest: true}
+	for _, d := range wanted.Keep {
+		keep[d] = true
+	}
+	if serving != nil {
+		keep[serving.Release.Digest] = true
+	}
+	for _, in := range current.Instances {
+		switch {
+		case !keep[in.Release.Digest] && in.Weight == 0:
+			p = append(p, Operation{Do: Retire, Release: in.Release})
+		case !keep[in.Release.Digest]:
+			last = append(last, Operation{Do: Retire, Release: in.Release})
+		}
+	}
+	there := current.Find(wanted.Release.Digest)
+	if there != nil && there.Phase == Failed {
+		p = append(p, Operation{Do: Retire, Release: there.Release})
+		there = nil
+	}
+	if there == nil {
+		p = append(p, Operation{Do: Stage, Release: wanted.Release})
+	}
+	if there == nil || there.Phase != Ready {
+		p = append(p, Operation{Do: Await, Release: wanted.Release})
+	}
+	if there != nil && there.Weight == 100 {
+		return append(p, last...)
+	}
+	var from *release.Digest
+	if serving != nil && serving.Release.Digest != wanted.Release.Digest {
+		from = &serving.Release.Digest
+		if wanted.Strategy == Canary {
+			for _, weight := range wanted.Weights {
+				if there != nil && weight <= there.Weight {
+					continue
+				}
+				p = append(p,
+					Operation{Do: Shift, Release: wanted.Release, From: from, Weight: weight},
+					Operation{Do: Watch, Release: wanted.Release, Weight: weight})
+			}
+		}
+	}
+	p = append(p, Operation{Do: Shift, Release: wanted.Release, From: from, Weight: 100})
+	return append(p, last...)
+}

@@ -1,0 +1,60 @@
+// Package release has the words that everything else is said in: digest, release and environment.
+package release
+
+import (
+	"fmt"
+	"regexp"
+)
+
+// Digest is sha256:… of an image's manifest: the only identity that is ever deployed.
+type Digest string
+
+var digestShape = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// ParseDigest checks the shape of s.
+func ParseDigest(s string) (Digest, error) {
+	if !digestShape.MatchString(s) {
+		return "", fmt.Errorf("digest %q: want sha256: and 64 lower-case hexadecimal digits", s)
+	}
+	return Digest(s), nil
+}
+
+// Short is the digest's first twelve hexadecimal digits, for people.
+func (d Digest) Short() string {
+	if len(d) < 19 {
+		return string(d)
+	}
+	return string(d[7:19])
+}
+
+// Release is one image, with what a person knows it by. Two releases are the same when their digests are.
+type Release struct {
+	Digest     Digest `json:"digest"`
+	Repository string `json:"repository,omitempty"` // registry/name, without tag or digest
+	Version    string `json:"version,omitempty"`    // SemVer without v; "" when the image carries none
+	Commit     string `json:"commit,omitempty"`     // the source revision; "" when the image carries none
+}
+
+// Reference is the name to pull the release by.
+func (r Release) Reference() string { return r.Repository + "@" + string(r.Digest) }
+
+// String is the version when there is one, and the short digest.
+func (r Release) String() string {
+	if r.Version == "" {
+		return r.Digest.Short()
+	}
+	return r.Version + " (" + r.Digest.Short() + ")"
+}
+
+// Environment is the name of a place that releases go to. It is part of tag names in the registry.
+type Environment string
+
+var environmentShape = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?$`)
+
+// ParseEnvironment checks the shape of s: up to 24 of a-z, 0-9 and -, which neither starts nor ends it.
+func ParseEnvironment(s string) (Environment, error) {
+	if !environmentShape.MatchString(s) {
+		return "", fmt.Errorf("environment %q: want 1 to 24 of a-z, 0-9 and -, not starting or ending with -", s)
+	}
+	return Environment(s), nil
+}

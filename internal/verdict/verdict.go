@@ -1,0 +1,41 @@
+// Package verdict turns evidence into a verdict. It is pure: ticks go in, a verdict comes out, and it has
+// neither a clock nor a network.
+package verdict
+
+import "time"
+
+// Verdict is what the evidence says. The zero value is Unknown, which never promotes.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Unknown Verdict = iota
+	Pass
+	Fail
+)
+
+func (v Verdict) String() string { return [...]string{"unknown", "pass", "fail"}[v] }
+
+// Counts is what was seen of one release in one tick. A request that could not be made is in neither number.
+type Counts struct {
+	Requests int `json:"requests"`
+	Errors   int `json:"errors"`
+}
+
+// Add is the sum of both.
+func (c Counts) Add(o Counts) Counts {
+	return Counts{c.Requests + o.Requests, c.Errors + o.Errors}
+}
+
+// Tick is the evidence of one stretch of time. Elapsed is its end, counted from the start of the bake.
+type Tick struct {
+	Elapsed   time.Duration `json:"elapsed"`
+	Candidate Counts        `json:"candidate"`
+	Baseline  Counts        `json:"baseline"`
+}
+
+// Rule judges ticks in the order they come. Once it has said Pass or Fail it stays with it.
+type Rule interface {
+	// Observe takes one tick and returns what all ticks so far say, and why in one line.
+	Observe(Tick) (Verdict, string)
+}
