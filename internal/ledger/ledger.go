@@ -84,6 +84,7 @@ type Intent struct {
 	To       release.Release `json:"to"`
 	Plan     plan.Plan       `json:"plan"`
 	Reason   string          `json:"reason,omitempty"`
+	Condemn  bool            `json:"condemn,omitempty"` // rollback: quarantine what it leaves, and freeze
 }
 
 // Freeze makes an environment refuse deploys. Rolling back is always allowed.

@@ -1,11 +1,28 @@
-// Package registry talks to OCI registries. It is the one place that does: types of its library do not leave.
+// Package registry talks to OCI registries. It is the one place that does: types of its library do not leave,
+// except for the image that a builder hands to Push.
 package registry
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/release"
 )
 
@@ -18,14 +35,39 @@ var ErrDenied = errors.New("access denied")
 // ErrThrottled is wrapped by the error of a registry that went on saying "too many requests".
 var ErrThrottled = errors.New("throttled")
 
-// Client talks to registries with the credentials of the Docker configuration.
-type Client struct{}
+// manifestLimit is the largest manifest that is read, in bytes; registries themselves take 4 MiB.
+const manifestLimit = 4 << 20
 
-// New is a client.
-func New(options ...Option) *Client { panic("not written yet") }
+// listLimit is the largest page of a tag list that is read, in bytes.
+const listLimit = 64 << 20
+
+// Client talks to registries with the credentials of the Docker configuration. It can be used by several
+// goroutines at once.
+type Client struct {
+	base http.RoundTripper
+
+	mu         sync.Mutex
+	transports map[string]http.RoundTripper // by repository and scope, with the token they share
+}
 
 // Option changes a client.
 type Option func(*Client)
+
+// WithTransport makes the client send its requests through t.
+func WithTransport(t http.RoundTripper) Option {
+	return func(c *Client) { c.base = retrying{next: t} }
+}
+
+// New is a client.
+func New(options ...Option) *Client {
+	base := http.DefaultTransport.(*http.Transport).Clone()
+	base.MaxIdleConnsPerHost = 8
+	c := &Client{base: retrying{next: base}, transports: map[string]http.RoundTripper{}}
+	for _, o := range options {
+		o(c)
+	}
+	return c
+}
 
 // Manifest is a manifest as it is stored, to the byte.
 type Manifest struct {
@@ -43,77 +85,343 @@ type Reference struct {
 
 // ParseReference parses registry/name:tag, registry/name@sha256:… or both. A name without tag and digest
 // is a fault: nothing is ever taken from "latest" unsaid.
-func ParseReference(s string) (Reference, error) { panic("not written yet") }
+func ParseReference(s string) (Reference, error) {
+	var ref Reference
+	rest, digest, hasDigest := strings.Cut(s, "@")
+	if hasDigest {
+		d, err := release.ParseDigest(digest)
+		if err != nil {
+			return ref, fault.Inputf("image %q: %w", s, err)
+		}
+		ref.Digest = d
+	}
+	if i := strings.LastIndex(rest, ":"); i > strings.LastIndex(rest, "/") {
+		rest, ref.Tag = rest[:i], rest[i+1:]
+		if _, err := name.NewTag(rest + ":" + ref.Tag); err != nil || ref.Tag == "" {
+			return ref, fault.Inputf("image %q: %q is no tag", s, ref.Tag)
+		}
+	}
+	repository, err := ParseRepository(rest)
+	if err != nil {
+		return ref, err
+	}
+	ref.Repository = repository
+	if ref.Tag == "" && ref.Digest == "" {
+		return ref, fault.Inputf("image %q has neither a tag nor a digest", s).
+			WithHint("give a digest, %s@sha256:…, or a tag, %s:1.4.2", rest, rest)
+	}
+	return ref, nil
+}
 
 // ParseRepository checks the name of a repository, registry/name.
-func ParseRepository(s string) (string, error) { panic("not written yet") }
-
-// Resolve is the release behind ref, with version and revision from its OCI annotations or labels
-// (org.opencontainers.image.version and .revision). A ref that has both a tag and a digest which disagree
-// is an input fault.
-func (c *Client) Resolve(ctx context.Context, ref Reference) (release.Release, error) {
-	panic("not written yet")
+func ParseRepository(s string) (string, error) {
+	r, err := name.NewRepository(s, name.StrictValidation)
+	if err != nil {
+		return "", fault.Inputf("repository %q: want registry/name in lower case, for example registry.example.com/acme/shop", s)
+	}
+	return r.Name(), nil
 }
 
-// Complete checks that the manifest and, for every platform, the configuration and every blob of r are there.
-// What is missing is named, all of it at once.
-func (c *Client) Complete(ctx context.Context, r release.Release) error { panic("not written yet") }
-
-// Platforms lists the digests of the platform manifests of an index, by "os-arch[-variant]"; empty for an image.
-func (c *Client) Platforms(ctx context.Context, r release.Release) (map[string]release.Digest, error) {
-	panic("not written yet")
+// through is the transport for a repository: base with the credentials and tokens that the registry wants.
+func (c *Client) through(ctx context.Context, repository, action string) (name.Repository, http.RoundTripper, error) {
+	repo, err := name.NewRepository(repository, name.StrictValidation)
+	if err != nil {
+		return repo, nil, fault.Inputf("repository %q: %w", repository, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := repository + " " + action
+	if t, ok := c.transports[key]; ok {
+		return repo, t, nil
+	}
+	auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	if err != nil {
+		return repo, nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
+	}
+	t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.base, []string{repo.Scope(action)})
+	if err != nil {
+		return repo, nil, told(fmt.Sprintf("reach registry %s", repo.RegistryStr()), repo, err)
+	}
+	c.transports[key] = t
+	return repo, t, nil
 }
 
-// Tag gives r the tags without uploading anything again.
-func (c *Client) Tag(ctx context.Context, r release.Release, tags ...string) error {
-	panic("not written yet")
+// told puts an error of the library into our words.
+func told(doing string, repo name.Repository, err error) error {
+	var refused *transport.Error
+	if errors.As(err, &refused) {
+		return answered(doing, repo.RegistryStr(), refused.StatusCode, firstDiagnostic(refused))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// Tags lists every tag of a repository, in no order. An empty repository is ErrNotFound or an empty list.
-func (c *Client) Tags(ctx context.Context, repository string) ([]string, error) {
-	panic("not written yet")
+func firstDiagnostic(e *transport.Error) string {
+	if len(e.Errors) > 0 {
+		return e.Errors[0].Message
+	}
+	return ""
 }
 
-// Get is the manifest called name: a tag or a digest.
+// answered is the error of a status that was not wanted.
+func answered(doing, registry string, status int, detail string) error {
+	text := fmt.Sprintf("the registry answered %d", status)
+	if detail != "" {
+		text += " " + detail
+	}
+	switch status {
+	case http.StatusNotFound:
+		return fmt.Errorf("%s: %w", doing, ErrNotFound)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fault.Errorf(fault.Input, "%s: %w: %s", doing, ErrDenied, text).
+			WithHint("log in first: docker login %s", registry)
+	case http.StatusTooManyRequests:
+		return fault.Errorf(fault.Failed, "%s: %w: %s", doing, ErrThrottled, text).
+			WithHint("try again later, or ask the registry for a higher limit")
+	}
+	return fmt.Errorf("%s: %s", doing, text)
+}
+
+// reply is an answer with its whole body.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// do sends one request about a repository and reads at most limit bytes of the answer.
+func (c *Client) do(ctx context.Context, action, method, repository, path string, header http.Header, body []byte, limit int64) (reply, name.Repository, error) {
+	repo, t, err := c.through(ctx, repository, action)
+	if err != nil {
+		return reply{}, repo, err
+	}
+	at := path
+	if !strings.Contains(path, "://") {
+		at = (&url.URL{Scheme: repo.Scheme(), Host: repo.RegistryStr()}).String() + "/v2/" + repo.RepositoryStr() + path
+	}
+	request, err := http.NewRequestWithContext(ctx, method, at, bytes.NewReader(body))
+	if err != nil {
+		return reply{}, repo, err
+	}
+	if len(body) == 0 {
+		request.Body, request.GetBody = http.NoBody, nil
+	}
+	maps.Copy(request.Header, header)
+	response, err := (&http.Client{Transport: t}).Do(request)
+	if err != nil {
+		return reply{}, repo, err
+	}
+	defer response.Body.Close()
+	read, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
+	if err != nil {
+		return reply{}, repo, err
+	}
+	if int64(len(read)) > limit {
+		return reply{}, repo, fmt.Errorf("the answer is longer than %d bytes", limit)
+	}
+	return reply{response.StatusCode, response.Header, read}, repo, nil
+}
+
+// unwanted is the error of an answer that was not the one wanted.
+func (r reply) unwanted(doing string, repo name.Repository) error {
+	var body struct {
+		Errors []struct{ Code, Message string }
+	}
+	detail := ""
+	if json.Unmarshal(r.body, &body) == nil && len(body.Errors) > 0 {
+		detail = body.Errors[0].Code + " " + body.Errors[0].Message
+	}
+	return answered(doing, repo.RegistryStr(), r.status, strings.TrimSpace(detail))
+}
+
+// accepted are the manifests that we can read.
+var accepted = []string{string(types.OCIManifestSchema1), string(types.OCIImageIndex),
+	string(types.DockerManifestSchema2), string(types.DockerManifestList)}
+
+// display is the reference of a manifest as people write it.
+func display(repository, name string) string {
+	if strings.HasPrefix(name, "sha256:") {
+		return repository + "@" + name
+	}
+	return repository + ":" + name
+}
+
+// Get is the manifest called name: a tag or a digest. The digest is computed from what was read.
 func (c *Client) Get(ctx context.Context, repository, name string) (Manifest, error) {
-	panic("not written yet")
+	doing := "read " + display(repository, name)
+	r, repo, err := c.do(ctx, transport.PullScope, http.MethodGet, repository, "/manifests/"+name,
+		http.Header{"Accept": accepted}, nil, manifestLimit)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	if r.status != http.StatusOK {
+		return Manifest{}, r.unwanted(doing, repo)
+	}
+	m := Manifest{Digest: digestOf(r.body), MediaType: r.header.Get("Content-Type"), Body: r.body}
+	if strings.HasPrefix(name, "sha256:") && string(m.Digest) != name {
+		return Manifest{}, fmt.Errorf("%s: the registry sent %s instead", doing, m.Digest)
+	}
+	return m, nil
+}
+
+func digestOf(body []byte) release.Digest {
+	return release.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(body)))
 }
 
 // Head is the digest of the manifest called name.
 func (c *Client) Head(ctx context.Context, repository, name string) (release.Digest, error) {
-	panic("not written yet")
+	doing := "look up " + display(repository, name)
+	r, repo, err := c.do(ctx, transport.PullScope, http.MethodHead, repository, "/manifests/"+name,
+		http.Header{"Accept": accepted}, nil, manifestLimit)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", doing, err)
+	}
+	if r.status != http.StatusOK {
+		return "", r.unwanted(doing, repo)
+	}
+	if d, err := release.ParseDigest(r.header.Get("Docker-Content-Digest")); err == nil {
+		return d, nil
+	}
+	m, err := c.Get(ctx, repository, name) // a registry that does not say
+	return m.Digest, err
 }
 
 // Put stores a manifest under name and returns its digest.
 func (c *Client) Put(ctx context.Context, repository, name, mediaType string, body []byte) (release.Digest, error) {
-	panic("not written yet")
+	doing := "write " + display(repository, name)
+	r, repo, err := c.do(ctx, transport.PushScope, http.MethodPut, repository, "/manifests/"+name,
+		http.Header{"Content-Type": {mediaType}}, body, manifestLimit)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", doing, err)
+	}
+	if r.status/100 != 2 {
+		return "", r.unwanted(doing, repo)
+	}
+	return digestOf(body), nil
 }
 
-// Delete removes a tag or a digest. It reports whether the registry does that at all.
+// Delete removes a tag or a digest; what is gone already counts as removed. It reports whether the registry
+// does that at all.
 func (c *Client) Delete(ctx context.Context, repository, name string) (supported bool, err error) {
-	panic("not written yet")
+	doing := "delete " + display(repository, name)
+	r, repo, err := c.do(ctx, transport.DeleteScope, http.MethodDelete, repository, "/manifests/"+name, nil, nil, manifestLimit)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", doing, err)
+	}
+	switch r.status {
+	case http.StatusAccepted, http.StatusOK, http.StatusNoContent, http.StatusNotFound:
+		return true, nil
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusUnauthorized, http.StatusForbidden:
+		return false, nil
+	}
+	return false, r.unwanted(doing, repo)
 }
 
 // PutBlob stores a small blob unless it is there.
 func (c *Client) PutBlob(ctx context.Context, repository string, body []byte) (release.Digest, error) {
-	panic("not written yet")
+	digest := digestOf(body)
+	doing := fmt.Sprintf("write blob %s to %s", digest.Short(), repository)
+	if err := c.hasBlob(ctx, repository, digest); err == nil {
+		return digest, nil
+	} else if !errors.Is(err, ErrNotFound) {
+		return "", err
+	}
+	r, repo, err := c.do(ctx, transport.PushScope, http.MethodPost, repository, "/blobs/uploads/", nil, nil, manifestLimit)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", doing, err)
+	}
+	if r.status != http.StatusAccepted {
+		return "", r.unwanted(doing, repo)
+	}
+	origin := &url.URL{Scheme: repo.Scheme(), Host: repo.RegistryStr(), Path: "/"}
+	at, err := origin.Parse(r.header.Get("Location"))
+	if err != nil || at.Host != origin.Host {
+		return "", fmt.Errorf("%s: the registry sends the upload to %q", doing, r.header.Get("Location"))
+	}
+	query := at.Query()
+	query.Set("digest", string(digest))
+	at.RawQuery = query.Encode()
+	r, _, err = c.do(ctx, transport.PushScope, http.MethodPut, repository, at.String(),
+		http.Header{"Content-Type": {"application/octet-stream"}}, body, manifestLimit)
+	if err != nil || r.status != http.StatusCreated {
+		// An upload whose answer was lost cannot be repeated, but it may have arrived.
+		if c.hasBlob(ctx, repository, digest) == nil {
+			return digest, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", doing, err)
+		}
+		return "", r.unwanted(doing, repo)
+	}
+	return digest, nil
 }
 
-// Image is what is needed to run a release on one platform.
-type Image struct {
-	Entrypoint []string // entrypoint and command, joined
-	Env        []string // KEY=VALUE
-	Dir        string   // working directory inside the image, "" or absolute
-	Layers     []Layer  // in the order to unpack them
+func (c *Client) hasBlob(ctx context.Context, repository string, d release.Digest) error {
+	doing := fmt.Sprintf("look up blob %s in %s", d, repository)
+	r, repo, err := c.do(ctx, transport.PullScope, http.MethodHead, repository, "/blobs/"+string(d), nil, nil, manifestLimit)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	if r.status != http.StatusOK {
+		return r.unwanted(doing, repo)
+	}
+	return nil
 }
 
-// Layer opens as an uncompressed tar.
-type Layer struct {
-	Digest release.Digest
-	Open   func() (io.ReadCloser, error)
+// Tags lists every tag of a repository, in no order. An empty repository is ErrNotFound or an empty list.
+func (c *Client) Tags(ctx context.Context, repository string) ([]string, error) {
+	doing := "list the tags of " + repository
+	seen := map[string]bool{}
+	for path := "/tags/list"; path != ""; {
+		r, repo, err := c.do(ctx, transport.PullScope, http.MethodGet, repository, path, nil, nil, listLimit)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", doing, err)
+		}
+		if r.status != http.StatusOK {
+			return nil, r.unwanted(doing, repo)
+		}
+		var page struct{ Tags []string }
+		if err := json.Unmarshal(r.body, &page); err != nil {
+			return nil, fmt.Errorf("%s: %w", doing, err)
+		}
+		before := len(seen)
+		for _, t := range page.Tags {
+			seen[t] = true
+		}
+		path, err = nextPage(r.header.Get("Link"), repo)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", doing, err)
+		}
+		if path != "" && len(seen) == before {
+			return nil, fmt.Errorf("%s: a page that brings nothing new links to another", doing)
+		}
+	}
+	return slices.Collect(maps.Keys(seen)), nil
 }
 
-// Image is the image of r for os and arch (as Go names them).
-func (c *Client) Image(ctx context.Context, r release.Release, os, arch string) (Image, error) {
-	panic("not written yet")
+// nextPage is the address in a Link header of RFC 8288 with rel="next", which has to be on the same host.
+func nextPage(link string, repo name.Repository) (string, error) {
+	target, rel, ok := strings.Cut(link, ">")
+	if !ok || !strings.HasPrefix(target, "<") || !strings.Contains(rel, "next") {
+		return "", nil
+	}
+	origin := &url.URL{Scheme: repo.Scheme(), Host: repo.RegistryStr(), Path: "/"}
+	at, err := origin.Parse(target[1:])
+	if err != nil || at.Host != origin.Host {
+		return "", fmt.Errorf("the next page is at %q", target[1:])
+	}
+	return at.String(), nil
+}
+
+// Tag gives r the tags without uploading anything again.
+func (c *Client) Tag(ctx context.Context, r release.Release, tags ...string) error {
+	m, err := c.Get(ctx, r.Repository, string(r.Digest))
+	if err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		if _, err := c.Put(ctx, r.Repository, tag, m.MediaType, m.Body); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package step
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,12 +35,21 @@ type Runtime struct {
 	Now    func() time.Time
 }
 
-// Output writes one declared output through the host.
-func (rt *Runtime) Output(out input.Output, value string) error {
-	if err := rt.Host.Output(out.Name, value); err != nil {
-		return fmt.Errorf("write output %s: %w", out.Name, err)
+// Value is what one declared output is set to.
+type Value struct {
+	Output input.Output
+	Value  string
+}
+
+// Outputs hands values to later steps through the host. All are tried.
+func (rt *Runtime) Outputs(values ...Value) error {
+	var faults []error
+	for _, v := range values {
+		if err := rt.Host.Output(v.Output.Name, v.Value); err != nil {
+			faults = append(faults, fmt.Errorf("write output %s: %w", v.Output.Name, err))
+		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // Summary shows markdown on the run's page where the host has one.
@@ -50,3 +60,13 @@ func (rt *Runtime) Summary(markdown string) {
 		}
 	}
 }
+
+// The inputs that several steps share have one help text each.
+const (
+	ImageHelp   = "The image, as registry/name:tag or registry/name@sha256:…."
+	DryRunHelp  = "Print the plan and change nothing."
+	ReasonHelp  = "Why, in a sentence; it is kept in the ledger."
+	VersionHelp = "The version of the release: SemVer without v."
+	ContextHelp = "The folder to work in."
+	JSONHelp    = "Print one JSON object instead of text."
+)

@@ -1,0 +1,95 @@
+// Package docker is the builder that gives a Dockerfile to the local engine, through the docker command.
+package docker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/backstep/backstep/internal/builder"
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/release"
+)
+
+// New is the builder; client resolves what the engine has pushed.
+func New(client *registry.Client) builder.Builder { return docker{client} }
+
+type docker struct{ client *registry.Client }
+
+// Build builds and pushes each tag. Without a tag the image is pushed under one that is made of its own
+// identity, since the engine pushes tags only.
+func (b docker) Build(ctx context.Context, r builder.Request) (release.Digest, error) {
+	if r.Base != "" || len(r.Files) > 0 || len(r.Entrypoint) > 0 || len(r.Command) > 0 || len(r.Env) > 0 ||
+		len(r.Ports) > 0 || r.User != "" || r.Dir != "" {
+		return "", fault.Inputf("base, files, entrypoint, command, env, ports, user and workdir are for builder layers").
+			WithHint("write them into the Dockerfile, or choose --builder layers")
+	}
+	folder, err := os.MkdirTemp("", "backstep-docker-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(folder)
+	identity := filepath.Join(folder, "id")
+	args := []string{"build", "--iidfile", identity, "--file", filepath.Join(r.Context, r.Dockerfile), "--platform", r.OS + "/" + r.Arch}
+	for _, key := range slices.Sorted(maps.Keys(r.Labels)) {
+		args = append(args, "--label", key+"="+r.Labels[key])
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Arguments)) {
+		args = append(args, "--build-arg", key+"="+r.Arguments[key])
+	}
+	if err := run(ctx, append(args, "--", r.Context)...); err != nil {
+		return "", err
+	}
+	id, err := os.ReadFile(identity)
+	if err != nil {
+		return "", err
+	}
+	image := strings.TrimSpace(string(id))
+	tags := r.Tags
+	if len(tags) == 0 {
+		tags = []string{"build-" + strings.TrimPrefix(image, "sha256:")[:12]}
+	}
+	for _, tag := range tags {
+		name := r.Repository + ":" + tag
+		if err := run(ctx, "tag", image, name); err != nil {
+			return "", err
+		}
+		if err := run(ctx, "push", "--quiet", name); err != nil {
+			return "", err
+		}
+	}
+	return b.client.Head(ctx, r.Repository, tags[0])
+}
+
+// run runs docker with these arguments. What it says is part of the error.
+func run(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrNotFound) {
+		return fault.Inputf("builder docker needs the docker command").WithHint("install it, or choose --builder layers")
+	}
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return fault.Errorf(fault.Failed, "docker %s: %w", args[0], err).
+			WithHint("it said:\n%s", strings.Join(lines[max(0, len(lines)-15):], "\n"))
+	}
+	return nil
+}
+
+// Engine says why no engine can be used, or nil.
+func Engine(ctx context.Context) error {
+	if err := run(ctx, "version", "--format", "{{.Server.Version}}"); err != nil {
+		return fmt.Errorf("no Docker engine answers: %w", err)
+	}
+	return nil
+}

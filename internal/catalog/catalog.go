@@ -1,0 +1,47 @@
+// Package catalog lists the steps and the kinds there are. The order is the order of the docs.
+package catalog
+
+import (
+	"github.com/backstep/backstep/internal/config"
+	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/probe/http"
+	"github.com/backstep/backstep/internal/probe/tcp"
+	"github.com/backstep/backstep/internal/step"
+	"github.com/backstep/backstep/internal/step/buildimage"
+	"github.com/backstep/backstep/internal/step/demo"
+	"github.com/backstep/backstep/internal/step/deploy"
+	"github.com/backstep/backstep/internal/step/operate"
+	"github.com/backstep/backstep/internal/step/rollback"
+	"github.com/backstep/backstep/internal/step/semvertag"
+	"github.com/backstep/backstep/internal/step/supervise"
+	"github.com/backstep/backstep/internal/step/verify"
+	"github.com/backstep/backstep/internal/target"
+	"github.com/backstep/backstep/internal/target/process"
+)
+
+// Kinds lists what backstep.yml can name.
+func Kinds() config.Kinds {
+	return config.Kinds{
+		Targets: []target.Kind{process.Kind()},
+		Probes:  []probe.Kind{http.Kind(), tcp.Kind()},
+	}
+}
+
+// Steps lists the steps in the order of a pipeline, then the operator commands.
+func Steps() []step.Step {
+	kinds := Kinds()
+	return []step.Step{
+		buildimage.Step(),
+		semvertag.Step(),
+		deploy.Step(kinds),
+		verify.Step(kinds),
+		rollback.Step(kinds),
+		operate.Status(kinds),
+		operate.History(kinds),
+		operate.Freeze(kinds),
+		operate.Unfreeze(kinds),
+		operate.Lift(kinds),
+		supervise.Step(),
+		demo.Step(),
+	}
+}

@@ -1,0 +1,253 @@
+// Package cli runs steps from a command line: it finds the host, reads the inputs, and is the only one that
+// prints errors.
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/host"
+	"github.com/backstep/backstep/internal/host/github"
+	"github.com/backstep/backstep/internal/host/gitlab"
+	"github.com/backstep/backstep/internal/host/plain"
+	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/step"
+)
+
+// Version is set by the linker in a release build.
+var Version = ""
+
+// hosts are asked in this order whether they are at work; plain always is.
+func hosts() []host.Kind { return []host.Kind{github.Kind(), gitlab.Kind(), plain.Kind()} }
+
+// process is what a command line runs in.
+type process struct {
+	args           []string // without the program's name
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	now            func() time.Time
+}
+
+// Main runs the step that the command line names and returns the exit code. A program of one step needs no
+// name of it.
+func Main(steps ...step.Step) int {
+	p := process{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	return p.main(ctx, steps)
+}
+
+func (p process) main(ctx context.Context, steps []step.Step) int {
+	h, err := p.host()
+	if err == nil {
+		err = p.dispatch(ctx, h, steps)
+	}
+	if err == nil {
+		return int(fault.Done)
+	}
+	p.report(h, err)
+	return int(fault.CodeOf(err))
+}
+
+func (p process) host() (host.Host, error) {
+	env := host.Environment{Getenv: p.getenv, Stdout: func(line string) { fmt.Fprintln(p.stdout, line) }}
+	wanted := p.getenv("BACKSTEP_HOST")
+	var names []string
+	for _, k := range hosts() {
+		if wanted == k.Name || wanted == "" && k.Detect(p.getenv) {
+			return k.New(env), nil
+		}
+		names = append(names, k.Name)
+	}
+	return nil, fault.Inputf("host %q is not one of %s", wanted, strings.Join(names, ", ")).At("BACKSTEP_HOST")
+}
+
+func (p process) dispatch(ctx context.Context, h host.Host, steps []step.Step) error {
+	args := p.args
+	if len(args) > 0 && (args[0] == "--version" || args[0] == "-version" || args[0] == "version") {
+		fmt.Fprintln(p.stdout, version())
+		return nil
+	}
+	if len(steps) == 1 {
+		return p.step(ctx, h, steps[0], args)
+	}
+	if len(args) == 0 || isHelp(args[0]) {
+		if len(args) > 1 {
+			if s, ok := find(steps, args[1]); ok {
+				fmt.Fprint(p.stdout, Help(s))
+				return nil
+			}
+		}
+		fmt.Fprint(p.stdout, overview(steps))
+		return nil
+	}
+	s, ok := find(steps, args[0])
+	if !ok {
+		return fault.Inputf("%q is not a step or a command", args[0]).WithHint("they are %s", strings.Join(names(steps), ", "))
+	}
+	return p.step(ctx, h, s, args[1:])
+}
+
+// step reads the inputs of s and runs it.
+func (p process) step(ctx context.Context, h host.Host, s step.Step, args []string) error {
+	logs := logging{}
+	inputs := append(slices.Clone(s.Inputs), logs.inputs()...)
+	given, err := parse(s.Name, inputs, args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(p.stdout, Help(s))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = input.Read(inputs, func(in input.Input) (string, string) {
+		value, source := given[in.Name], "--"+in.Name
+		if value == "" {
+			value, source = h.Input(in.Name)
+		}
+		if m, ok := h.(host.Masker); ok && in.Secret && value != "" {
+			m.Mask(value)
+		}
+		return value, source
+	})
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx, &step.Runtime{Host: h, Log: logs.logger(p.stderr), Stdout: p.stdout, Stderr: p.stderr,
+		Getenv: p.getenv, Now: p.now})
+}
+
+// parse reads flags. A flag can be repeated for an input that takes several values.
+func parse(name string, inputs []input.Input, args []string) (map[string]string, error) {
+	given := map[string]string{}
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	for _, in := range inputs {
+		set := func(value string) error {
+			switch old, again := given[in.Name]; {
+			case again && in.Multiple():
+				given[in.Name] = old + "\n" + value
+			case again:
+				return errors.New("it is there twice")
+			default:
+				given[in.Name] = value
+			}
+			return nil
+		}
+		if in.Type == input.Boolean {
+			flags.BoolFunc(in.Name, in.Help, set)
+		} else {
+			flags.Func(in.Name, in.Help, set)
+		}
+	}
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return nil, err
+	case err != nil:
+		var known []string
+		for _, in := range inputs {
+			known = append(known, "--"+in.Name)
+		}
+		return nil, fault.Inputf("%w", err).WithHint("%s takes %s", name, strings.Join(known, ", "))
+	case flags.NArg() > 0:
+		return nil, fault.Inputf("%q is neither a flag nor the value of one", flags.Arg(0)).
+			WithHint("inputs are given as --name value")
+	}
+	return given, nil
+}
+
+// report prints err, each of its members with its hint, and marks the run with it.
+func (p process) report(h host.Host, err error) {
+	for _, e := range fault.Each(err) {
+		p.print("error", e.Error())
+		hint := fault.HintOf(e)
+		if hint != "" {
+			p.print("hint", hint)
+		}
+		if a, ok := h.(host.Annotator); ok {
+			message, place := e.Error(), ""
+			var f *fault.Error
+			if errors.As(e, &f) && f.Place != "" {
+				message, place = strings.TrimPrefix(message, f.Place+": "), f.Place
+			}
+			if hint != "" {
+				message += "\n" + hint
+			}
+			a.Annotate(host.Error, place, message)
+		}
+	}
+}
+
+// print writes text so that each of its lines begins with our name: no line can pass for a command to a host.
+func (p process) print(label, text string) {
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(p.stderr, "backstep: %s: %s\n", label, strings.TrimRight(line, "\r\n"))
+	}
+}
+
+// logging holds the inputs that every step has beside its own.
+type logging struct{ format, level string }
+
+func (l *logging) inputs() []input.Input {
+	return []input.Input{
+		input.String(&l.format, "log-format", "How log lines look: text for people, json for collectors.").OneOf("text", "json").Or("text"),
+		input.String(&l.level, "log-level", "The least that is logged.").OneOf("debug", "info", "warn", "error").Or("info"),
+	}
+}
+
+func (l *logging) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(l.level)) // one of the options above
+	if l.format == "json" {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.String(slog.TimeKey, a.Value.Time().Format("15:04:05.000"))
+			}
+			return a
+		}}))
+}
+
+func find(steps []step.Step, name string) (step.Step, bool) {
+	i := slices.IndexFunc(steps, func(s step.Step) bool { return s.Name == name })
+	if i < 0 {
+		return step.Step{}, false
+	}
+	return steps[i], true
+}
+
+func names(steps []step.Step) []string {
+	var all []string
+	for _, s := range steps {
+		all = append(all, s.Name)
+	}
+	return all
+}
+
+func isHelp(arg string) bool { return slices.Contains([]string{"help", "-h", "-help", "--help"}, arg) }
+
+func version() string {
+	if Version != "" {
+		return Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,272 @@
+// Package config reads backstep.yml: what there is to deploy to, and how.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/router"
+	"github.com/backstep/backstep/internal/target"
+)
+
+// Kinds are the kinds that a configuration can name.
+type Kinds struct {
+	Targets []target.Kind
+	Probes  []probe.Kind
+}
+
+// Config is a whole backstep.yml.
+type Config struct {
+	Service      string
+	Repository   string // of the images, registry/name
+	Ledger       string // of the ledger; "" is Repository
+	Environments map[release.Environment]*Environment
+	Secrets      []string // the values that were taken from environment variables, for masking
+}
+
+// Environment is one place to deploy to.
+type Environment struct {
+	Name         release.Environment
+	Target       Target
+	Strategy     plan.Strategy
+	Weights      []int
+	Variables    map[string]string
+	Drain        time.Duration
+	ReadyTimeout time.Duration
+	Verify       Verify
+}
+
+// Target is a configured target.
+type Target struct {
+	Kind target.Kind
+	Open func(target.Environment) (target.Target, router.Router, error)
+}
+
+// Verify is how a release is judged.
+type Verify struct {
+	Probes                              []ProbeConfig
+	Bake, Patience                      time.Duration
+	Objective, Intolerable, Alpha, Beta float64
+}
+
+// ProbeConfig is a configured probe.
+type ProbeConfig struct {
+	Name    string // the kind, and its place when there are several
+	Rate    int    // checks a second
+	Timeout time.Duration
+	Probe   probe.Probe
+}
+
+// The inputs of each part of the file. One declaration gives the parser, the defaults and the schema.
+
+func (c *Config) inputs() []input.Input {
+	return []input.Input{
+		input.String(&c.Service, "service", "The name of what is deployed.").Must().
+			Matching(regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`), "shop"),
+		input.String(&c.Repository, "repository", "The repository of the images, registry/name. The ledger lives in it too.").Must().
+			Matching(repositoryShape, "registry.example.com/acme/shop"),
+		input.String(&c.Ledger, "ledger", "Another repository for the ledger, when the clean-up of the first is not ours to set.").
+			Matching(repositoryShape, "registry.example.com/acme/shop-ledger"),
+	}
+}
+
+// repositoryShape is roughly registry/name; the registry package knows the rest.
+var repositoryShape = regexp.MustCompile(`^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$`)
+
+func (e *Environment) inputs(strategy *string, weights *[]string) []input.Input {
+	return []input.Input{
+		input.String(strategy, "strategy", "How traffic goes from one release to the next; the target's first strategy when it is left out."),
+		input.List(weights, "weights", "canary: the shares of the traffic before all of it, in percent, rising."),
+		input.Map(&e.Variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from."),
+		input.Duration(&e.Drain, "drain", "How long a release may finish its requests before it is removed.").Or("10s"),
+		input.Duration(&e.ReadyTimeout, "ready-timeout", "How long a release may take to become ready.").Or("60s"),
+	}
+}
+
+func (v *Verify) inputs() []input.Input {
+	return []input.Input{
+		input.Duration(&v.Bake, "bake", "How long a release must stay well before it counts as good.").Or("1m"),
+		input.Duration(&v.Patience, "patience", "How much longer than the bake to wait for enough evidence; as long as the bake when it is left out."),
+		input.Share(&v.Objective, "objective", "The error rate that a good release stays under.").Or("1%"),
+		input.Share(&v.Intolerable, "intolerable", "The error rate that a pass has to exclude; five times the objective when it is left out."),
+		input.Share(&v.Alpha, "alpha", "At most this share of good releases gets the verdict fail.").Or("0.1%"),
+		input.Share(&v.Beta, "beta", "At most this share of intolerable releases gets the verdict pass.").Or("1%"),
+	}
+}
+
+func (p *ProbeConfig) inputs() []input.Input {
+	return []input.Input{
+		input.Int(&p.Rate, "rate", "Checks a second.", 1, 1000).Or("10"),
+		input.Duration(&p.Timeout, "timeout", "How long one check may take.").Or("2s"),
+	}
+}
+
+// Load reads the file at path.
+func Load(path string, kinds Kinds, getenv func(string) string) (*Config, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fault.Inputf("there is no %s", path).WithHint("write it, or name another one with --config")
+	}
+	if err != nil {
+		return nil, fault.Inputf("%w", err)
+	}
+	defer f.Close()
+	data, err := readLimited(f)
+	if err != nil {
+		return nil, fault.Inputf("%w", err).At(path)
+	}
+	return Parse(path, data, kinds, getenv)
+}
+
+// Parse reads the text of a file. All faults are returned at once, each with its place.
+func Parse(file string, data []byte, kinds Kinds, getenv func(string) string) (*Config, error) {
+	r := &reader{file: file, getenv: getenv}
+	root, err := parseYAML(file, data)
+	if err != nil {
+		return nil, err
+	}
+	c := &Config{Environments: map[release.Environment]*Environment{}}
+	fields := r.mapping(root, "")
+	r.inputs(root, fields, c.inputs(), "environments")
+	if environments := fields["environments"]; environments.key == nil {
+		r.fault(root, "environments is missing: want at least one environment with a target")
+	} else {
+		for name, f := range r.mapping(environments.value, "environments") {
+			env, err := release.ParseEnvironment(name)
+			if err != nil {
+				r.fault(f.key, "%v", err)
+				continue
+			}
+			c.Environments[env] = r.environment(env, f, kinds)
+		}
+	}
+	c.Secrets = r.secrets
+	return c, r.err()
+}
+
+func (r *reader) environment(name release.Environment, f field, kinds Kinds) *Environment {
+	e := &Environment{Name: name}
+	path := "environments." + string(name)
+	fields := r.mapping(f.value, path)
+	var strategy string
+	var weights []string
+	r.inputs(f.value, fields, e.inputs(&strategy, &weights), "target", "verify")
+	if to := fields["target"]; to.key == nil {
+		r.fault(f.key, "%s has no target: want for example target: {kind: %s, …}", path, kinds.Targets[0].Name)
+	} else {
+		r.target(e, to, kinds.Targets)
+		r.strategy(e, fields, strategy, weights)
+	}
+	verify := fields["verify"]
+	r.verify(e, verify, kinds.Probes)
+	return e
+}
+
+func (r *reader) target(e *Environment, f field, kinds []target.Kind) {
+	fields := r.mapping(f.value, "target")
+	i := r.kind(f, fields, len(kinds), func(i int) string { return kinds[i].Name })
+	if i < 0 {
+		return
+	}
+	inputs, open := kinds[i].New()
+	r.inputs(f.value, fields, inputs, "kind")
+	e.Target = Target{Kind: kinds[i], Open: open}
+}
+
+func (r *reader) strategy(e *Environment, fields map[string]field, strategy string, weights []string) {
+	known := e.Target.Kind.Strategies
+	if len(known) == 0 {
+		return // the kind is at fault, and has been told
+	}
+	e.Strategy = known[0]
+	if strategy != "" {
+		e.Strategy = plan.Strategy(strategy)
+		if !slices.Contains(known, e.Strategy) {
+			r.fault(fields["strategy"].value, "target %s cannot do strategy %q: it can %s", e.Target.Kind.Name, strategy, joined(known))
+		}
+	}
+	if e.Strategy != plan.Canary {
+		if len(weights) > 0 {
+			r.fault(fields["weights"].key, "weights belong to strategy canary, not %s", e.Strategy)
+		}
+		return
+	}
+	if len(weights) == 0 {
+		weights = []string{"10", "50"}
+	}
+	last := 0
+	for _, w := range weights {
+		n, err := strconv.Atoi(w)
+		if err != nil || n <= last || n > 99 {
+			r.fault(fields["weights"].value, "weights %s: want rising whole numbers from 1 to 99", strings.Join(weights, ", "))
+			return
+		}
+		e.Weights, last = append(e.Weights, n), n
+	}
+}
+
+func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
+	v := &e.Verify
+	var fields map[string]field
+	if f.key != nil {
+		fields = r.mapping(f.value, "verify")
+	}
+	r.inputs(f.value, fields, v.inputs(), "probes")
+	if v.Patience == 0 {
+		v.Patience = v.Bake
+	}
+	if v.Intolerable == 0 {
+		v.Intolerable = min(5*v.Objective, 0.9)
+	}
+	if f.key != nil && v.Intolerable <= v.Objective {
+		r.fault(f.key, "intolerable %g is not above objective %g", v.Intolerable, v.Objective)
+	}
+	probes := fields["probes"]
+	if probes.key == nil {
+		return
+	}
+	for i, item := range r.sequence(probes.value, "probes") {
+		at := field{key: item, value: item}
+		fields := r.mapping(item, fmt.Sprintf("probes[%d]", i))
+		k := r.kind(at, fields, len(kinds), func(i int) string { return kinds[i].Name })
+		if k < 0 {
+			continue
+		}
+		p := ProbeConfig{Name: kinds[k].Name}
+		if len(probes.value.Content) > 1 {
+			p.Name = fmt.Sprintf("%s %d", p.Name, i+1)
+		}
+		inputs, open := kinds[k].New()
+		before := len(r.faults)
+		r.inputs(item, fields, append(p.inputs(), inputs...), "kind")
+		if len(r.faults) > before {
+			continue
+		}
+		asked, err := open()
+		if err != nil {
+			r.fault(item, "%v", err)
+			continue
+		}
+		p.Probe = asked
+		v.Probes = append(v.Probes, p)
+	}
+}
+
+func joined[T ~string](all []T) string {
+	var s []string
+	for _, x := range all {
+		s = append(s, string(x))
+	}
+	return strings.Join(s, ", ")
+}

@@ -1,0 +1,268 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/input"
+)
+
+// The most that a file may hold. They are checked before it is parsed, so that a hostile one costs nothing.
+const (
+	sizeLimit  = 256 << 10 // bytes
+	lineLimit  = 16 << 10  // bytes
+	depthLimit = 64        // nested levels
+)
+
+func readLimited(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, sizeLimit+1))
+	if err == nil && len(data) > sizeLimit {
+		err = fmt.Errorf("the file is larger than %d KiB", sizeLimit>>10)
+	}
+	return data, err
+}
+
+// parseYAML is the root of the one document in data.
+func parseYAML(file string, data []byte) (*yaml.Node, error) {
+	if err := bounded(data); err != nil {
+		return nil, fault.Inputf("%w", err).At(file)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var document yaml.Node
+	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+		return nil, fault.Inputf("the file is empty").At(file)
+	} else if err != nil {
+		return nil, fault.Inputf("%s", strings.TrimPrefix(err.Error(), "yaml: ")).At(file)
+	}
+	var second yaml.Node
+	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+		return nil, fault.Inputf("want one document, without --- in the middle").At(file)
+	}
+	return document.Content[0], nil
+}
+
+// bounded refuses what would be costly to parse: it counts the levels that the text can open.
+func bounded(data []byte) error {
+	if len(data) > sizeLimit {
+		return fmt.Errorf("the file is larger than %d KiB", sizeLimit>>10)
+	}
+	open := 0
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		if len(line) > lineLimit {
+			return fmt.Errorf("line %d is longer than %d KiB", number, lineLimit>>10)
+		}
+		indent := len(line) - len(bytes.TrimLeft(line, " -?"))
+		if indent > 4*depthLimit {
+			return fmt.Errorf("line %d is nested deeper than %d levels", number, depthLimit)
+		}
+		for _, c := range line {
+			switch c {
+			case '[', '{':
+				open++
+			case ']', '}':
+				open = max(0, open-1)
+			}
+		}
+		if open > depthLimit {
+			return fmt.Errorf("line %d is nested deeper than %d levels", number, depthLimit)
+		}
+	}
+	return nil
+}
+
+// reader collects faults and secrets while it walks the nodes.
+type reader struct {
+	file    string
+	getenv  func(string) string
+	faults  []placed
+	secrets []string
+}
+
+type placed struct {
+	line, column int
+	err          *fault.Error
+}
+
+// field is one key of a mapping with its value.
+type field struct{ key, value *yaml.Node }
+
+func (r *reader) fault(at *yaml.Node, format string, args ...any) {
+	line, column := 1, 1
+	if at != nil {
+		line, column = max(at.Line, 1), max(at.Column, 1)
+	}
+	r.faults = append(r.faults, placed{line, column,
+		fault.Inputf(format, args...).At(fmt.Sprintf("%s:%d:%d", r.file, line, column))})
+}
+
+// err is all faults, in the order of the file.
+func (r *reader) err() error {
+	slices.SortStableFunc(r.faults, func(a, b placed) int {
+		if a.line != b.line {
+			return a.line - b.line
+		}
+		return a.column - b.column
+	})
+	var all []error
+	for _, p := range r.faults {
+		all = append(all, p.err)
+	}
+	return errors.Join(all...)
+}
+
+// mapping is the fields of a node that has to be a mapping.
+func (r *reader) mapping(n *yaml.Node, path string) map[string]field {
+	fields := map[string]field{}
+	if path == "" {
+		path = "the file"
+	}
+	if n.Kind != yaml.MappingNode {
+		r.fault(n, "%s is %s: want keys with values", path, shape(n))
+		return fields
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		switch _, twice := fields[key.Value]; {
+		case key.Kind != yaml.ScalarNode || key.Tag == "!!merge" || key.Anchor != "" || value.Anchor != "":
+			r.fault(key, "anchors, aliases and merge keys are not read: write the value where it belongs")
+		case twice:
+			r.fault(key, "%s is there twice", key.Value)
+		default:
+			fields[key.Value] = field{key, value}
+		}
+	}
+	return fields
+}
+
+func (r *reader) sequence(n *yaml.Node, path string) []*yaml.Node {
+	if n.Kind != yaml.SequenceNode {
+		r.fault(n, "%s is %s: want a list", path, shape(n))
+		return nil
+	}
+	return n.Content
+}
+
+func shape(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "keys with values"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.AliasNode:
+		return "an alias"
+	}
+	if n.Tag == "!!null" {
+		return "empty"
+	}
+	return fmt.Sprintf("%q", n.Value)
+}
+
+// inputs sets declared inputs from fields. Other names the keys that somebody else reads; what is in neither
+// is a fault, and so is what is missing.
+func (r *reader) inputs(at *yaml.Node, fields map[string]field, inputs []input.Input, other ...string) {
+	known := slices.Clone(other)
+	for _, in := range inputs {
+		known = append(known, in.Name)
+		f, given := fields[in.Name]
+		var values []string
+		switch {
+		case given:
+			var ok bool
+			if values, ok = r.values(f.value, in); !ok {
+				continue
+			}
+		case in.Required:
+			r.fault(at, "%s is missing: %s", in.Name, in.Help)
+			continue
+		case in.Default == "":
+			continue
+		default:
+			values = []string{in.Default}
+		}
+		if err := in.Set(values); err != nil {
+			r.fault(f.value, "%s: %v", in.Name, err)
+		}
+	}
+	for name, f := range fields {
+		if !slices.Contains(known, name) {
+			slices.Sort(known)
+			r.fault(f.key, "%q is not a key here: want one of %s", name, strings.Join(known, ", "))
+		}
+	}
+}
+
+// values is what an input is set to by a node.
+func (r *reader) values(n *yaml.Node, in input.Input) ([]string, bool) {
+	switch in.Type {
+	case input.MapOf:
+		var values []string
+		ok := true
+		for name, f := range r.mapping(n, in.Name) {
+			value, known := r.scalar(f.value, in.Name+"."+name, true)
+			values, ok = append(values, name+"="+value), ok && known
+		}
+		slices.Sort(values)
+		return values, ok
+	case input.ListOf:
+		var values []string
+		ok := true
+		for i, item := range r.sequence(n, in.Name) {
+			value, known := r.scalar(item, fmt.Sprintf("%s[%d]", in.Name, i), false)
+			values, ok = append(values, value), ok && known
+		}
+		return values, ok
+	}
+	value, ok := r.scalar(n, in.Name, in.Secret)
+	return []string{value}, ok
+}
+
+// scalar is one value, or, where a reference is allowed, what {env: NAME} refers to.
+func (r *reader) scalar(n *yaml.Node, path string, reference bool) (string, bool) {
+	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+		return n.Value, true
+	}
+	if !reference || n.Kind != yaml.MappingNode {
+		r.fault(n, "%s is %s: want one value", path, shape(n))
+		return "", false
+	}
+	fields := r.mapping(n, path)
+	f, ok := fields["env"]
+	if !ok || len(fields) != 1 {
+		r.fault(n, "%s is keys with values: want one value, or {env: NAME} for a secret", path)
+		return "", false
+	}
+	value := r.getenv(f.value.Value)
+	if value == "" {
+		r.fault(f.value, "%s takes its value from the environment variable %s, which is not set", path, f.value.Value)
+		return "", false
+	}
+	r.secrets = append(r.secrets, value)
+	return value, true
+}
+
+// kind is the index of the kind that the field names, or -1 when it names none.
+func (r *reader) kind(at field, fields map[string]field, count int, name func(int) string) int {
+	var known []string
+	f, given := fields["kind"]
+	for i := range count {
+		if given && f.value.Value == name(i) {
+			return i
+		}
+		known = append(known, name(i))
+	}
+	if !given {
+		r.fault(at.key, "kind is missing: want one of %s", strings.Join(known, ", "))
+	} else {
+		r.fault(f.value, "kind %q is not one of %s", f.value.Value, strings.Join(known, ", "))
+	}
+	return -1
+}

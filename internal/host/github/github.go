@@ -1,0 +1,160 @@
+// Package github is the host of GitHub Actions, and of the systems that speak its protocol, such as Gitea's.
+package github
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/sethvargo/go-githubactions"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/host"
+	"github.com/backstep/backstep/internal/input"
+)
+
+// The limits of GitHub's runner.
+const (
+	summaryLimit    = 1 << 20 // bytes a step; beyond them the whole summary is dropped
+	annotationLimit = 10      // of each level and step
+	messageLimit    = 4096    // characters of an annotation
+)
+
+// Kind is the github host.
+func Kind() host.Kind {
+	return host.Kind{
+		Name:   "github",
+		Help:   "GitHub Actions, and Gitea's",
+		Detect: func(getenv func(string) string) bool { return getenv("GITHUB_ACTIONS") == "true" },
+		New: func(env host.Environment) host.Host {
+			return &github{env: env, annotated: map[host.Level]int{},
+				commands: githubactions.New(githubactions.WithGetenv(env.Getenv), githubactions.WithWriter(lines(env.Stdout)))}
+		},
+	}
+}
+
+type github struct {
+	env       host.Environment
+	commands  *githubactions.Action
+	annotated map[host.Level]int
+}
+
+var (
+	_ host.Host       = (*github)(nil)
+	_ host.Masker     = (*github)(nil)
+	_ host.Summarizer = (*github)(nil)
+	_ host.Annotator  = (*github)(nil)
+)
+
+// lines hands each write on as a line.
+type lines func(string)
+
+func (l lines) Write(p []byte) (int, error) {
+	l(strings.TrimRight(string(p), "\r\n"))
+	return len(p), nil
+}
+
+func (g *github) Name() string { return "github" }
+
+// Run reads the variables that GitHub documents.
+func (g *github) Run() host.Run {
+	get := g.env.Getenv
+	r := host.Run{ID: get("GITHUB_RUN_ID"), Attempt: get("GITHUB_RUN_ATTEMPT"), Actor: get("GITHUB_TRIGGERING_ACTOR"),
+		Commit: get("GITHUB_SHA"), Ref: get("GITHUB_REF")}
+	if r.Actor == "" {
+		r.Actor = get("GITHUB_ACTOR")
+	}
+	if server, name := get("GITHUB_SERVER_URL"), get("GITHUB_REPOSITORY"); server != "" && name != "" {
+		r.Repository = server + "/" + name
+		r.URL = r.Repository + "/actions/runs/" + r.ID
+	}
+	return r
+}
+
+// Input reads INPUT_ with the dashes of the name kept, as the runner sets it, then with underscores, as a
+// shell can set it, then BACKSTEP_.
+func (g *github) Input(name string) (string, string) {
+	upper := strings.ToUpper(name)
+	for _, v := range []string{"INPUT_" + upper, "INPUT_" + strings.ReplaceAll(upper, "-", "_"), input.Variable(name)} {
+		if value := g.env.Getenv(v); value != "" {
+			return value, v
+		}
+	}
+	return "", ""
+}
+
+// Output appends to GITHUB_OUTPUT. It does not use the library: its delimiter is fixed, so that a value which
+// contains it could set other outputs. Ours is new for each value.
+func (g *github) Output(name, value string) error {
+	path := g.env.Getenv("GITHUB_OUTPUT")
+	if path == "" {
+		return fault.Inputf("GITHUB_OUTPUT is not set").WithHint("run it in a step of a workflow, or set BACKSTEP_HOST=plain")
+	}
+	if name == "" || strings.ContainsAny(name, "=<\r\n") {
+		return fmt.Errorf("%q is no name of an output", name)
+	}
+	delimiter := "backstep_" + rand.Text()
+	if strings.Contains(value, delimiter) {
+		return errors.New("the value contains the delimiter") // 130 random bits
+	}
+	return appendTo(path, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter))
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// Mask hides each line of a secret.
+func (g *github) Mask(secret string) {
+	for line := range strings.Lines(secret) {
+		if line = strings.TrimRight(line, "\r\n"); line != "" {
+			g.commands.AddMask(line)
+		}
+	}
+}
+
+// Summary appends to the page of the run.
+func (g *github) Summary(markdown string) error {
+	path := g.env.Getenv("GITHUB_STEP_SUMMARY")
+	if path == "" {
+		return nil
+	}
+	if len(markdown) >= summaryLimit {
+		const cut = "\n\n(cut)\n"
+		kept := markdown[:summaryLimit-len(cut)-1]
+		markdown = kept[:strings.LastIndex(kept, "\n")+1] + cut
+	}
+	return appendTo(path, markdown+"\n")
+}
+
+// Annotate marks the run, and within the limits of the runner.
+func (g *github) Annotate(level host.Level, place, message string) {
+	if g.annotated[level]++; g.annotated[level] > annotationLimit {
+		return
+	}
+	if runes := []rune(message); len(runes) > messageLimit {
+		message = string(runes[:messageLimit-1]) + "…"
+	}
+	a := g.commands
+	parts := strings.Split(place, ":")
+	if len(parts) == 3 {
+		a = a.WithFieldsMap(map[string]string{"file": parts[0], "line": parts[1], "col": parts[2]})
+	} else if place != "" {
+		message = place + ": " + message
+	}
+	switch level {
+	case host.Error:
+		a.Errorf("%s", message)
+	case host.Warning:
+		a.Warningf("%s", message)
+	default:
+		a.Noticef("%s", message)
+	}
+}

@@ -1,0 +1,50 @@
+// Package gitlab is the host of GitLab CI/CD.
+package gitlab
+
+import (
+	"github.com/backstep/backstep/internal/host"
+	"github.com/backstep/backstep/internal/host/dotenv"
+	"github.com/backstep/backstep/internal/input"
+)
+
+// Kind is the gitlab host.
+func Kind() host.Kind {
+	return host.Kind{
+		Name:   "gitlab",
+		Help:   "GitLab CI/CD",
+		Detect: func(getenv func(string) string) bool { return getenv("GITLAB_CI") != "" },
+		New:    func(env host.Environment) host.Host { return gitlab{env} },
+	}
+}
+
+type gitlab struct{ env host.Environment }
+
+var _ host.Host = gitlab{}
+
+func (g gitlab) Name() string { return "gitlab" }
+
+// Run reads the predefined variables. A pipeline is the run, and a job its attempt.
+func (g gitlab) Run() host.Run {
+	get := g.env.Getenv
+	return host.Run{ID: get("CI_PIPELINE_ID"), Attempt: get("CI_JOB_ID"), URL: get("CI_JOB_URL"), Actor: get("GITLAB_USER_LOGIN"),
+		Repository: get("CI_PROJECT_URL"), Commit: get("CI_COMMIT_SHA"), Ref: get("CI_COMMIT_REF_NAME")}
+}
+
+// Input reads BACKSTEP_, which the component sets.
+func (g gitlab) Input(name string) (string, string) {
+	v := input.Variable(name)
+	return g.env.Getenv(v), v
+}
+
+// Output writes to the dotenv report that the component declares. What a dotenv report cannot hold, such as
+// release notes, goes into a JSON file beside it.
+func (g gitlab) Output(name, value string) error {
+	return dotenv.Report{Path: g.path()}.Set(name, value)
+}
+
+func (g gitlab) path() string {
+	if p := g.env.Getenv("BACKSTEP_OUTPUT"); p != "" {
+		return p
+	}
+	return "backstep.env"
+}

@@ -1,0 +1,371 @@
+// Package registry keeps a ledger in an OCI registry, as tags beside the image.
+//
+//	bs.<env>.<seq8>             one event; the PUT of this name is the commit
+//	bs.<env>                    a hint to the newest event
+//	bs.<env>.l.<seq8>.<nonce>   a flag: somebody is about to write that event
+//	bs.<env>.k.<seq8>[.<arch>]  a pin: an image that a rollback may need
+//
+// No registry tried offers compare-and-swap, so writers raise a flag, look whether they are alone, and only
+// then write. That is safe because the later one of two writers sees the flag of the earlier one; it needs a
+// registry that shows what was just written, by GET and in the list of tags, and nothing else. A flag names
+// the event that it is for: once that event is there, the flag is stale by its name alone, so no clocks are
+// compared, and a registry that cannot delete tags costs nothing more.
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/ledger"
+	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/release"
+)
+
+const (
+	eventType = "application/vnd.backstep.event.v1+json"
+	flagType  = "application/vnd.backstep.flag.v1+json"
+	emptyType = "application/vnd.oci.empty.v1+json"
+
+	eventLimit = 64 << 10   // bytes of JSON
+	lastSeq    = 99_999_999 // eight digits
+
+	holding = 5 * time.Second  // the longest that a writer may take from its flag to its event
+	dead    = 10 * time.Second // a flag that stands longer than this belongs to nobody
+)
+
+// Ledger is the ledger of one environment in one repository.
+type Ledger struct {
+	client     *registry.Client
+	repository string
+	env        release.Environment
+	dead       time.Duration
+}
+
+var _ ledger.Ledger = (*Ledger)(nil)
+
+// New is the ledger of env in a repository, registry/name.
+func New(client *registry.Client, repository string, env release.Environment) *Ledger {
+	return &Ledger{client: client, repository: repository, env: env, dead: dead}
+}
+
+func (l *Ledger) hint() string            { return "bs." + string(l.env) }
+func (l *Ledger) event(seq uint64) string { return fmt.Sprintf("bs.%s.%08d", l.env, seq) }
+func (l *Ledger) flags(seq uint64) string { return fmt.Sprintf("bs.%s.l.%08d.", l.env, seq) }
+func (l *Ledger) pin(seq uint64) string   { return fmt.Sprintf("bs.%s.k.%08d", l.env, seq) }
+func (l *Ledger) doing(seq uint64) string { return l.repository + ":" + l.event(seq) }
+func missing(err error) bool              { return errors.Is(err, registry.ErrNotFound) }
+
+// manifest is the OCI manifest around an event or a flag: an empty configuration and one layer, whose data
+// are inside, so that one GET reads all.
+type manifest struct {
+	SchemaVersion int          `json:"schemaVersion"`
+	MediaType     string       `json:"mediaType"`
+	ArtifactType  string       `json:"artifactType"`
+	Config        descriptor   `json:"config"`
+	Layers        []descriptor `json:"layers"`
+}
+
+type descriptor struct {
+	MediaType string         `json:"mediaType"`
+	Digest    release.Digest `json:"digest"`
+	Size      int            `json:"size"`
+	Data      []byte         `json:"data,omitempty"`
+}
+
+// put stores data under a tag as an artifact and returns its digest.
+func (l *Ledger) put(ctx context.Context, tag, artifactType string, data []byte) (release.Digest, error) {
+	empty := []byte("{}")
+	config, err := l.client.PutBlob(ctx, l.repository, empty)
+	if err != nil {
+		return "", err
+	}
+	layer, err := l.client.PutBlob(ctx, l.repository, data)
+	if err != nil {
+		return "", err
+	}
+	body, err := json.Marshal(manifest{SchemaVersion: 2, MediaType: registry.OCIManifest, ArtifactType: artifactType,
+		Config: descriptor{MediaType: emptyType, Digest: config, Size: len(empty), Data: empty},
+		Layers: []descriptor{{MediaType: artifactType, Digest: layer, Size: len(data), Data: data}}})
+	if err != nil {
+		return "", err
+	}
+	return l.client.Put(ctx, l.repository, tag, registry.OCIManifest, body)
+}
+
+// read is the event under a tag, and the digest of its manifest.
+func (l *Ledger) read(ctx context.Context, tag string) (ledger.Event, release.Digest, error) {
+	m, err := l.client.Get(ctx, l.repository, tag)
+	if err != nil {
+		return ledger.Event{}, "", err
+	}
+	var e ledger.Event
+	data, err := payload(m, eventType)
+	if err == nil {
+		err = json.Unmarshal(data, &e)
+	}
+	switch {
+	case err != nil:
+		return e, "", fmt.Errorf("read %s:%s: %w", l.repository, tag, err)
+	case e.Environment != l.env || tag != l.hint() && tag != l.event(e.Seq):
+		return e, "", fmt.Errorf("read %s:%s: it holds event %d of %q", l.repository, tag, e.Seq, e.Environment)
+	}
+	return e, m.Digest, nil
+}
+
+// payload is the data of an artifact of ours.
+func payload(m registry.Manifest, artifactType string) ([]byte, error) {
+	var parsed manifest
+	if err := json.Unmarshal(m.Body, &parsed); err != nil {
+		return nil, err
+	}
+	if parsed.ArtifactType != artifactType || len(parsed.Layers) != 1 || len(parsed.Layers[0].Data) == 0 {
+		return nil, fmt.Errorf("it is no %s", artifactType)
+	}
+	return parsed.Layers[0].Data, nil
+}
+
+// At is the event numbered seq.
+func (l *Ledger) At(ctx context.Context, seq uint64) (ledger.Event, error) {
+	e, _, err := l.read(ctx, l.event(seq))
+	if missing(err) {
+		return e, fmt.Errorf("read %s: %w", l.doing(seq), ledger.ErrNoEvent)
+	}
+	return e, err
+}
+
+// Newest is the newest event: two requests, whatever the history, as long as the hint is right.
+func (l *Ledger) Newest(ctx context.Context) (ledger.Event, error) {
+	e, _, err := l.newest(ctx)
+	return e, err
+}
+
+func (l *Ledger) newest(ctx context.Context) (ledger.Event, release.Digest, error) {
+	e, digest, err := l.read(ctx, l.hint())
+	if err != nil {
+		if errors.Is(err, registry.ErrDenied) || errors.Is(err, registry.ErrThrottled) || ctx.Err() != nil {
+			return e, "", err
+		}
+		// Lost, torn or not ours: the hint is only a hint.
+		if e, digest, err = l.search(ctx); err != nil || e.Seq == 0 {
+			return e, digest, err
+		}
+	}
+	for {
+		next, d, err := l.read(ctx, l.event(e.Seq+1))
+		if missing(err) {
+			return e, digest, nil
+		}
+		if err != nil {
+			return e, "", err
+		}
+		e, digest = next, d
+	}
+}
+
+// search finds the newest event without the hint: by the list of tags, whose order and paging mean nothing.
+// That there is none is believed only when the list could be read.
+func (l *Ledger) search(ctx context.Context) (ledger.Event, release.Digest, error) {
+	tags, err := l.client.Tags(ctx, l.repository)
+	if err != nil && !missing(err) {
+		return ledger.Event{}, "", err
+	}
+	var highest uint64
+	for _, tag := range tags {
+		if digits, ok := strings.CutPrefix(tag, l.hint()+"."); ok && len(digits) == 8 {
+			if seq, err := strconv.ParseUint(digits, 10, 64); err == nil {
+				highest = max(highest, seq)
+			}
+		}
+	}
+	if highest > 0 {
+		return l.read(ctx, l.event(highest))
+	}
+	if e, digest, err := l.read(ctx, l.event(1)); !missing(err) {
+		return e, digest, err // there is one that the list does not show
+	}
+	return ledger.Event{}, "", nil
+}
+
+// errAgain says that another writer was there first.
+var errAgain = errors.New("another writer was faster")
+
+// Commit writes the event that change makes of the newest one.
+func (l *Ledger) Commit(ctx context.Context, change func(ledger.Event) (ledger.Event, error)) (ledger.Event, error) {
+	standing := map[string]time.Time{} // foreign flags, and since when we see them
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		e, err := l.try(ctx, change, standing)
+		if !errors.Is(err, errAgain) {
+			return e, err
+		}
+		select {
+		case <-ctx.Done():
+			return ledger.Event{}, fmt.Errorf("write an event of %s: %w: %w", l.env, context.Cause(ctx), err)
+		case <-time.After(pause/2 + mathrand.N(pause)):
+		}
+	}
+}
+
+func (l *Ledger) try(ctx context.Context, change func(ledger.Event) (ledger.Event, error), standing map[string]time.Time) (ledger.Event, error) {
+	newest, previous, err := l.newest(ctx)
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	e, err := change(newest)
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	e.Seq, e.Environment, e.Previous = newest.Seq+1, l.env, previous
+	if e.Seq > lastSeq {
+		return ledger.Event{}, fmt.Errorf("write %s: the ledger is full", l.doing(e.Seq))
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	if len(data) > eventLimit {
+		return ledger.Event{}, fault.Errorf(fault.Failed, "write %s: the event has %d bytes, and %d are the limit", l.doing(e.Seq), len(data), eventLimit).
+			WithHint("lift digests that need no quarantine any more")
+	}
+
+	flag := l.flags(e.Seq) + strings.ToLower(rand.Text())
+	raised := time.Now()
+	own, err := l.put(ctx, flag, flagType, []byte(strconv.Quote(flag)))
+	// Whatever happens from here on, also the end of ctx, the flag comes down.
+	defer func() {
+		lowering, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		l.lower(lowering, flag, own)
+	}()
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	if err := l.alone(ctx, e.Seq, flag, standing); err != nil {
+		return ledger.Event{}, err
+	}
+	switch _, err := l.client.Head(ctx, l.repository, l.event(e.Seq)); {
+	case err == nil:
+		return ledger.Event{}, errAgain
+	case !missing(err):
+		return ledger.Event{}, err
+	}
+	if time.Since(raised) > holding {
+		return ledger.Event{}, fmt.Errorf("the registry is slow: %w", errAgain)
+	}
+	written, err := l.put(ctx, l.event(e.Seq), eventType, data)
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	stored, digest, err := l.read(ctx, l.event(e.Seq))
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	if digest != written {
+		return ledger.Event{}, errAgain
+	}
+	l.move(ctx, data)
+	return stored, nil
+}
+
+// move points the hint to the event with these data. The hint is only a hint: when it cannot be moved, the
+// next reader needs more requests and nothing is lost.
+func (l *Ledger) move(ctx context.Context, data []byte) {
+	_, _ = l.put(ctx, l.hint(), eventType, data)
+}
+
+// alone makes sure that no other writer has a flag for the event numbered seq.
+func (l *Ledger) alone(ctx context.Context, seq uint64, own string, standing map[string]time.Time) error {
+	tags, err := l.client.Tags(ctx, l.repository)
+	if err != nil && !missing(err) {
+		return err
+	}
+	shown := false
+	for _, tag := range tags {
+		switch {
+		case tag == own:
+			shown = true
+		case strings.HasPrefix(tag, l.flags(seq)):
+			if up, err := l.up(ctx, tag, standing); err != nil {
+				return err
+			} else if up {
+				return errAgain
+			}
+		}
+	}
+	if !shown {
+		return fault.Errorf(fault.Failed, "list the tags of %s: the registry does not show what was just written", l.repository).
+			WithHint("a ledger needs a registry without a cache in front of it")
+	}
+	return nil
+}
+
+// up says whether a foreign flag still stands. One that has stood for too long, by our own clock, belongs to
+// a writer that died: we lower it.
+func (l *Ledger) up(ctx context.Context, tag string, standing map[string]time.Time) (bool, error) {
+	m, err := l.client.Get(ctx, l.repository, tag)
+	if missing(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	data, err := payload(m, flagType)
+	if err != nil || string(data) == lowered {
+		return false, err
+	}
+	since, seen := standing[tag]
+	if !seen {
+		standing[tag] = time.Now()
+		return true, nil
+	}
+	if time.Since(since) < l.dead {
+		return true, nil
+	}
+	return !l.lower(ctx, tag, m.Digest), nil
+}
+
+// lowered is what a flag holds that is down but cannot be deleted.
+const lowered = `"lowered"`
+
+// lower takes a flag down and reports whether it is. Registries differ in what they delete: the tag, only
+// the digest (some keep the tag even then), or nothing; what remains is overwritten.
+func (l *Ledger) lower(ctx context.Context, tag string, digest release.Digest) bool {
+	for _, name := range []string{tag, string(digest)} {
+		if name == "" {
+			continue
+		}
+		if supported, err := l.client.Delete(ctx, l.repository, name); err != nil || !supported {
+			continue
+		}
+		if _, err := l.client.Head(ctx, l.repository, tag); missing(err) {
+			return true
+		}
+	}
+	_, err := l.put(ctx, tag, flagType, []byte(lowered))
+	return err == nil
+}
+
+// Pin gives r, and each of its platforms, a tag of its own, in the repository where it is.
+func (l *Ledger) Pin(ctx context.Context, seq uint64, r release.Release) error {
+	if err := l.client.Tag(ctx, r, l.pin(seq)); err != nil {
+		return fmt.Errorf("pin %s: %w", r, err)
+	}
+	platforms, err := l.client.Platforms(ctx, r)
+	if err != nil {
+		return fmt.Errorf("pin %s: %w", r, err)
+	}
+	for name, digest := range platforms {
+		child := release.Release{Repository: r.Repository, Digest: digest}
+		if err := l.client.Tag(ctx, child, l.pin(seq)+"."+name); err != nil {
+			return fmt.Errorf("pin %s for %s: %w", r, name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// shop is the service that the demo deploys: it answers well until failsAfter has gone by, and with 500 to
+// everything from then on. Zero never fails.
+func shop(ctx context.Context, address, version string, failsAfter time.Duration) error {
+	born := time.Now()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if failsAfter > 0 && time.Since(born) > failsAfter {
+			http.Error(w, "checkout: no such column: discount", http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintf(w, "shop %s: 12 items in the cart\n", version)
+	})
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { server.Close() })
+	fmt.Fprintf(os.Stdout, "shop %s listens on %s\n", version, listener.Addr())
+	if err := server.Serve(listener); err != http.ErrServerClosed {
+		return err
+	}
+	return nil
+}

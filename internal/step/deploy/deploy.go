@@ -1,0 +1,81 @@
+// Package deploy declares the step that makes an image live.
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/backstep/backstep/internal/config"
+	"github.com/backstep/backstep/internal/executor"
+	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/step"
+)
+
+var (
+	outRelease  = input.Output{Name: "release", Help: "The image that is live now, as registry/name@sha256:…."}
+	outDigest   = input.Output{Name: "digest", Help: "Its digest."}
+	outVersion  = input.Output{Name: "version", Help: "Its version; empty when the image carries none."}
+	outPrevious = input.Output{Name: "previous", Help: "The digest that was live before; empty when nothing was."}
+	outSeq      = input.Output{Name: "seq", Help: "The number of the ledger's event that says so."}
+)
+
+// Step declares deploy.
+func Step(kinds config.Kinds) step.Step {
+	var (
+		place executor.Place
+		d     executor.Deployment
+	)
+	return step.Step{
+		Name:    "deploy",
+		Summary: "Make an image live, by digest, with the way back kept open",
+		Doc: "Resolves the image to a digest, refuses what is frozen, quarantined or older than what is live, proves that " +
+			"the image and the last good release are complete, starts the release beside the one that serves, waits until " +
+			"it is ready and shifts the traffic by the strategy of the environment. The old release stays warm until " +
+			"`verify` passes. When anything fails, what moved goes back.",
+		Inputs: append(place.Inputs(),
+			input.String(&d.Image, "image", step.ImageHelp).Must(),
+			input.Bool(&d.AllowOlder, "allow-older", "Deploy it also when its version is lower than that of what is live."),
+			input.Bool(&d.DryRun, "dry-run", step.DryRunHelp),
+		),
+		Outputs: []input.Output{outRelease, outDigest, outVersion, outPrevious, outSeq},
+		Run: func(ctx context.Context, rt *step.Runtime) error {
+			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
+			if err != nil {
+				return err
+			}
+			done, err := x.Deploy(ctx, d)
+			if err != nil {
+				return err
+			}
+			if d.DryRun {
+				fmt.Fprint(rt.Stdout, done.Plan)
+				return nil
+			}
+			rt.Summary(summary(x, done))
+			return rt.Outputs(
+				step.Value{Output: outRelease, Value: done.Release.Reference()},
+				step.Value{Output: outDigest, Value: string(done.Release.Digest)},
+				step.Value{Output: outVersion, Value: done.Release.Version},
+				step.Value{Output: outPrevious, Value: string(done.Previous.Digest)},
+				step.Value{Output: outSeq, Value: strconv.FormatUint(done.Seq, 10)},
+			)
+		},
+	}
+}
+
+func summary(x *executor.Executor, d executor.Deployed) string {
+	previous := "nothing"
+	if d.Previous.Digest != "" {
+		previous = d.Previous.String()
+	}
+	return step.Report{
+		Title: fmt.Sprintf("Deployed to %s", x.Name),
+		Rows: [][2]string{
+			{"release", d.Release.String()}, {"before", previous},
+			{"strategy", string(x.Config.Strategy)}, {"took", fmt.Sprintf("%.1f s", d.Took.Seconds())},
+			{"event", strconv.FormatUint(d.Seq, 10)},
+		},
+		Timeline: step.Timeline(d.Plan),
+	}.Markdown()
+}

@@ -1,0 +1,52 @@
+package step
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/backstep/backstep/internal/plan"
+)
+
+// Report is what a step shows of itself on the run's page.
+type Report struct {
+	Title    string
+	Rows     [][2]string
+	Timeline []string // what happened, in order
+}
+
+// Timeline is a plan as a report shows it.
+func Timeline(p plan.Plan) []string {
+	var lines []string
+	for _, op := range p {
+		lines = append(lines, op.String())
+	}
+	return lines
+}
+
+// Markdown is the report as a heading, a table and a mermaid timeline.
+func (r Report) Markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "### %s\n\n| | |\n|---|---|\n", cell(r.Title))
+	for _, row := range r.Rows {
+		fmt.Fprintf(&b, "| %s | %s |\n", cell(row[0]), cell(row[1]))
+	}
+	if len(r.Timeline) > 0 {
+		b.WriteString("\n```mermaid\ntimeline\n")
+		for i, line := range r.Timeline {
+			fmt.Fprintf(&b, "  %d : %s\n", i+1, event(line))
+		}
+		b.WriteString("```\n")
+	}
+	return b.String()
+}
+
+// cell keeps text from leaving its table cell or becoming markup.
+func cell(s string) string {
+	return strings.NewReplacer("\r", " ", "\n", " ", "|", "\\|", "<", "&lt;", ">", "&gt;",
+		"`", "\\`", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]").Replace(s)
+}
+
+// event keeps text from leaving its place in a timeline, where : ; and # have a meaning.
+func event(s string) string {
+	return strings.NewReplacer("\r", " ", "\n", " ", ":", " ", ";", ",", "#", " ", "`", "'", "<", "(", ">", ")").Replace(s)
+}

@@ -1,0 +1,72 @@
+// Package rollback declares the step that makes the last good release live again.
+package rollback
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/backstep/backstep/internal/config"
+	"github.com/backstep/backstep/internal/executor"
+	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/step"
+)
+
+var (
+	outRelease = input.Output{Name: "release", Help: "The image that is live now, as registry/name@sha256:…."}
+	outDigest  = input.Output{Name: "digest", Help: "Its digest."}
+	outVersion = input.Output{Name: "version", Help: "Its version; empty when the image carries none."}
+	outLeft    = input.Output{Name: "quarantined", Help: "The digest that was left and is in quarantine now."}
+	outSeconds = input.Output{Name: "seconds", Help: "How long it took until the release had all the traffic."}
+	outSeq     = input.Output{Name: "seq", Help: "The number of the ledger's event that says so."}
+)
+
+// Step declares rollback.
+func Step(kinds config.Kinds) step.Step {
+	var (
+		place executor.Place
+		r     executor.Return
+	)
+	return step.Step{
+		Name:    "rollback",
+		Summary: "Make the last good release live again",
+		Doc: "Picks the newest release that was verified and baked and is not in quarantine, and says why. When that is " +
+			"still warm, going back is one shift of the traffic; otherwise it is started first and only then gets the " +
+			"traffic. What is left goes into quarantine, and the environment is frozen. A freeze never stops a rollback.",
+		Inputs: append(place.Inputs(),
+			input.String(&r.To, "to", "The version or digest to go back to; empty is the last good release."),
+			input.String(&r.Reason, "reason", step.ReasonHelp).Or("rolled back by hand"),
+			input.Bool(&r.DryRun, "dry-run", step.DryRunHelp),
+		),
+		Outputs: []input.Output{outRelease, outDigest, outVersion, outLeft, outSeconds, outSeq},
+		Run: func(ctx context.Context, rt *step.Runtime) error {
+			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
+			if err != nil {
+				return err
+			}
+			done, err := x.Rollback(ctx, r)
+			if err != nil {
+				return err
+			}
+			if r.DryRun {
+				fmt.Fprintf(rt.Stdout, "back to %s: %s\n%s", done.Release, done.Why, done.Plan)
+				return nil
+			}
+			seconds := strconv.FormatFloat(done.Took.Seconds(), 'f', 3, 64)
+			rt.Summary(step.Report{
+				Title: fmt.Sprintf("Rolled back %s", x.Name),
+				Rows: [][2]string{{"serves again", done.Release.String()}, {"because", done.Why},
+					{"in quarantine", done.Left.String()}, {"reason", r.Reason}, {"took", seconds + " s"}},
+				Timeline: step.Timeline(done.Plan),
+			}.Markdown())
+			return rt.Outputs(
+				step.Value{Output: outRelease, Value: done.Release.Reference()},
+				step.Value{Output: outDigest, Value: string(done.Release.Digest)},
+				step.Value{Output: outVersion, Value: done.Release.Version},
+				step.Value{Output: outLeft, Value: string(done.Left.Digest)},
+				step.Value{Output: outSeconds, Value: seconds},
+				step.Value{Output: outSeq, Value: strconv.FormatUint(done.Seq, 10)},
+			)
+		},
+	}
+}

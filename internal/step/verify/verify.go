@@ -1,0 +1,115 @@
+// Package verify declares the step that judges what is live while it bakes.
+package verify
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/backstep/backstep/internal/config"
+	"github.com/backstep/backstep/internal/executor"
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/step"
+	"github.com/backstep/backstep/internal/verdict"
+)
+
+var (
+	outVerdict  = input.Output{Name: "verdict", Help: "pass, fail or unknown."}
+	outReason   = input.Output{Name: "reason", Help: "Why, in one line."}
+	outDigest   = input.Output{Name: "digest", Help: "The digest that was judged."}
+	outRequests = input.Output{Name: "requests", Help: "How many checks were answered or failed."}
+	outErrors   = input.Output{Name: "errors", Help: "How many of them failed."}
+	outRolled   = input.Output{Name: "rolled-back-to", Help: "The image that serves again after a rollback; else empty."}
+	outSeconds  = input.Output{Name: "rollback-seconds", Help: "How long the rollback took; empty when there was none."}
+)
+
+// The policies for what a verdict does.
+const (
+	report   = "report"
+	hold     = "hold"
+	rollBack = "rollback"
+	promote  = "promote"
+)
+
+// Step declares verify.
+func Step(kinds config.Kinds) step.Step {
+	var (
+		place             executor.Place
+		onFail, onUnknown string
+	)
+	return step.Step{
+		Name:    "verify",
+		Summary: "Judge what is live while it bakes, and roll it back when it is bad",
+		Doc: "Asks the probes of the environment at their rates, a new connection for each check and always the release " +
+			"itself, and judges every 100 ms. A fail verdict comes as soon as the evidence allows; a pass needs the whole " +
+			"bake and evidence of its own. With `on-fail: rollback` the rollback happens in this very process.",
+		Inputs: append(place.Inputs(),
+			input.String(&onFail, "on-fail", "What a fail verdict does: report only, or roll back in the same process.").
+				OneOf(report, rollBack).Or(report),
+			input.String(&onUnknown, "on-unknown", "What an unknown verdict does: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one).").
+				OneOf(hold, rollBack, promote).Or(hold),
+		),
+		Outputs: []input.Output{outVerdict, outReason, outDigest, outRequests, outErrors, outRolled, outSeconds},
+		Run: func(ctx context.Context, rt *step.Runtime) error {
+			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
+			if err != nil {
+				return err
+			}
+			v, err := x.Verify(ctx)
+			if err != nil {
+				return err
+			}
+			e := v.Evidence
+			policy := map[verdict.Verdict]string{verdict.Fail: onFail, verdict.Unknown: onUnknown}[e.Verdict]
+			var back executor.Returned
+			var backErr error
+			if policy == rollBack {
+				back, backErr = x.Rollback(ctx, executor.Return{Automatic: true,
+					Reason: fmt.Sprintf("verdict %s: %s", e.Verdict, e.Reason)})
+			}
+			rows := [][2]string{{"release", v.Release.String()}, {"verdict", e.Verdict.String()}, {"why", e.Reason},
+				{"checks", strconv.Itoa(e.Seen.Requests)}, {"failed", strconv.Itoa(e.Seen.Errors)}}
+			for _, s := range e.Samples {
+				rows = append(rows, [2]string{"seen", s})
+			}
+			values := []step.Value{
+				{Output: outVerdict, Value: e.Verdict.String()},
+				{Output: outReason, Value: e.Reason},
+				{Output: outDigest, Value: string(v.Release.Digest)},
+				{Output: outRequests, Value: strconv.Itoa(e.Seen.Requests)},
+				{Output: outErrors, Value: strconv.Itoa(e.Seen.Errors)},
+			}
+			if policy == rollBack && backErr == nil {
+				seconds := strconv.FormatFloat(back.Took.Seconds(), 'f', 3, 64)
+				rows = append(rows, [2]string{"serves again", back.Release.String()}, [2]string{"rollback took", seconds + " s"})
+				values = append(values, step.Value{Output: outRolled, Value: back.Release.Reference()},
+					step.Value{Output: outSeconds, Value: seconds})
+			}
+			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows,
+				Timeline: step.Timeline(back.Plan)}.Markdown())
+			if err := rt.Outputs(values...); err != nil {
+				return err
+			}
+			return ending(e, v, policy, back, backErr)
+		},
+	}
+}
+
+// ending is the error that gives the exit code of a verdict and of what followed it.
+func ending(e executor.Evidence, v executor.Verification, policy string, back executor.Returned, backErr error) error {
+	switch {
+	case backErr != nil:
+		return fmt.Errorf("verdict %s on %s, and no way back: %w", e.Verdict, v.Release, backErr)
+	case policy == rollBack:
+		return fault.Errorf(fault.RolledBack, "verdict %s on %s: %s; %s serves again", e.Verdict, v.Release, e.Reason, back.Release).
+			WithHint("find the cause; then backstep unfreeze, and deploy a new build")
+	case e.Verdict == verdict.Fail:
+		return fault.Errorf(fault.VerdictFail, "verdict fail on %s: %s", v.Release, e.Reason).
+			WithHint("to go back: backstep rollback")
+	case e.Verdict == verdict.Unknown && policy == hold:
+		return fault.Errorf(fault.VerdictUnknown, "verdict unknown on %s: %s", v.Release, e.Reason).
+			WithHint("give it a longer bake or a higher rate, or choose --on-unknown")
+	}
+	return nil
+}
