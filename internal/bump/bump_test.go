@@ -90,7 +90,7 @@ func TestRevertedCommitsDoNotCount(t *testing.T) {
 		{"by header, as GitHub's button does", []Message{
 			Parse(b, "Revert \"feat: x (#1)\" (#2)\n\nReverts o/r#1"), Parse(a, "feat: x (#1)")}, None},
 		{"only the newest of that header", []Message{
-			Parse(c, "revert: feat: x"), Parse(b, "x"), Parse(a, "feat: x")}, Minor},
+			Parse(c, "revert: feat: x"), Parse(b, "feat: x"), Parse(a, "feat: x")}, Minor},
 		{"revert of a revert", []Message{
 			Parse(c, "Reapply \"feat: x\"\n\nThis reverts commit "+b+"."),
 			Parse(b, "Revert \"feat: x\"\n\nThis reverts commit "+a+"."), Parse(a, "feat: x")}, Minor},

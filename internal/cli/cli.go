@@ -94,6 +94,11 @@ func (p process) dispatch(ctx context.Context, h host.Host, steps []step.Step) e
 		fmt.Fprint(p.stdout, overview(steps))
 		return nil
 	}
+	if args[0] == "completion" && len(args) == 2 {
+		script, err := completion(args[1], steps)
+		fmt.Fprint(p.stdout, script)
+		return err
+	}
 	s, ok := find(steps, args[0])
 	if !ok {
 		return fault.Inputf("%q is not a step or a command", args[0]).WithHint("they are %s", strings.Join(names(steps), ", "))

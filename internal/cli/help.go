@@ -27,7 +27,7 @@ func overview(steps []step.Step) string {
 	for _, c := range fault.Codes {
 		fmt.Fprintf(&b, "  %d  %s\n", c.Code, c.Means)
 	}
-	b.WriteString("\nbackstep help STEP tells its inputs and outputs.\n")
+	b.WriteString("\nbackstep help STEP tells its inputs and outputs; backstep completion bash, zsh or fish completes them.\n")
 	return b.String()
 }
 

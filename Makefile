@@ -1,0 +1,29 @@
+.PHONY: help lint gen test e2e bench demo
+
+help: ## this list
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+lint: ## format, vet, generated files, and every platform compiles
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	go test -count=1 -run TestGeneratedFiles ./internal/house
+	@for platform in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
+		echo "build $$platform"; \
+		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} go build -o /dev/null ./cmd/backstep || exit 1; \
+		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} go vet ./cmd/... || exit 1; \
+	done
+
+gen: ## write the generated files
+	go test -count=1 ./internal/house -run TestGeneratedFiles -update
+
+test: ## everything that needs only Go and git
+	go test ./...
+
+e2e: ## the same on real registries; installs them where it may, else says what is missing
+	bash .ci/e2e.sh
+
+bench: ## ratios against the named peers
+	go test -run '^$$' -bench . ./...
+
+demo: ## watch a bad release being taken back
+	go run ./cmd/backstep demo

@@ -1,0 +1,57 @@
+package gen
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/step"
+)
+
+// reference is the page of one step.
+func reference(s step.Step) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "<!-- %s -->\n# %s\n\n%s.\n\n%s\n\n## Inputs\n\n", header, s.Name, s.Summary, s.Doc)
+	b.WriteString("As flags of `backstep " + s.Name + "`, as variables of the environment, and as the host has them (`with:` on GitHub, `inputs:` on GitLab).\n\n")
+	b.WriteString("| input | variable | what it is | default |\n|---|---|---|---|\n")
+	for _, in := range s.Inputs {
+		what, def := help(in), "`"+in.Default+"`"
+		if in.Required {
+			def = "required"
+		} else if in.Default == "" {
+			def = ""
+		}
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", in.Name, input.Variable(in.Name), cell(what), cell(def))
+	}
+	if len(s.Outputs) > 0 {
+		b.WriteString("\n## Outputs\n\n| output | what it is |\n|---|---|\n")
+		for _, out := range s.Outputs {
+			fmt.Fprintf(&b, "| `%s` | %s |\n", out.Name, cell(out.Help))
+		}
+	}
+	return b.Bytes()
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
+
+// index is the page that leads to the others.
+func index(steps []step.Step) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "<!-- %s -->\n# Reference\n", header)
+	for _, operator := range []bool{false, true} {
+		b.WriteString(map[bool]string{false: "\n## Steps\n\n", true: "\n## For operators\n\n"}[operator])
+		for _, s := range steps {
+			if s.Operator == operator {
+				fmt.Fprintf(&b, "- [%s](%s.md): %s\n", s.Name, s.Name, s.Summary)
+			}
+		}
+	}
+	b.WriteString("\n## Exit codes\n\n| code | means |\n|---|---|\n")
+	for _, c := range fault.Codes {
+		fmt.Fprintf(&b, "| %d | %s |\n", c.Code, c.Means)
+	}
+	b.WriteString("\n## Configuration\n\n`backstep.yml` follows [this JSON Schema](backstep.schema.json).\n")
+	return b.Bytes()
+}

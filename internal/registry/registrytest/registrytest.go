@@ -1,0 +1,149 @@
+// Package registrytest starts real registries for tests: one in this process, and, when BACKSTEP_E2E is set,
+// Debian's docker-registry 2.8 and distribution v3.
+package registrytest
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+)
+
+// InProcess is the host:port of a registry in this process.
+func InProcess(t testing.TB) string {
+	t.Helper()
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// Debian is the host:port of Debian's docker-registry 2.8.
+func Debian(t testing.TB) string {
+	t.Helper()
+	needed(t)
+	return start(t, "docker-registry", "serve")
+}
+
+// Distribution is the host:port of distribution v3, the program that BACKSTEP_DISTRIBUTION names.
+func Distribution(t testing.TB) string {
+	t.Helper()
+	needed(t)
+	return start(t, os.Getenv("BACKSTEP_DISTRIBUTION"), "serve")
+}
+
+// needed skips a test for real registries where make e2e does not run.
+func needed(t testing.TB) {
+	t.Helper()
+	if os.Getenv("BACKSTEP_E2E") == "" {
+		t.Skip("needs real registries: run make e2e")
+	}
+}
+
+const configuration = `version: 0.1
+log: {level: error}
+storage:
+  filesystem: {rootdirectory: %q}
+  delete: {enabled: true}
+http: {addr: %q, secret: test}
+`
+
+func start(t testing.TB, program string, args ...string) string {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, filepath.Join(dir, "data"), address), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, append(args, file)...)
+	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", program, err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		response, err := http.Get("http://" + address + "/v2/")
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return address
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s does not answer: %v", program, err)
+		}
+	}
+}
+
+// Faulty is the host:port of a proxy in front of a registry that spoils about one request of share: with 429,
+// 503, a connection that is reset, or an answer that is lost after the request was carried out.
+func Faulty(t testing.TB, upstream string, share int) string {
+	t.Helper()
+	to := &url.URL{Scheme: "http", Host: upstream}
+	forward := httputil.NewSingleHostReverseProxy(to)
+	forward.ErrorLog = log.New(io.Discard, "", 0)
+	random := rand.New(rand.NewPCG(1, 2))
+	var mu sync.Mutex
+	draw := func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return random.IntN(n)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if draw(share) > 0 {
+			forward.ServeHTTP(w, r)
+			return
+		}
+		switch draw(4) {
+		case 0:
+			http.Error(w, "slow down", http.StatusTooManyRequests)
+		case 1:
+			http.Error(w, "not now", http.StatusServiceUnavailable)
+		case 2:
+			reset(w)
+		default:
+			if strings.Contains(r.URL.Path, "/uploads/") && r.Method == http.MethodPut {
+				reset(w) // an upload session cannot be finished twice on every registry
+				return
+			}
+			forward.ServeHTTP(httptest.NewRecorder(), r)
+			reset(w)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// reset ends the connection without an answer.
+func reset(w http.ResponseWriter) {
+	connection, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	if tcp, ok := connection.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	connection.Close()
+}
