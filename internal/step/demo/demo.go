@@ -134,7 +134,7 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool) error {
 
 	socket := filepath.Join(dir, "s")
 	supervisor, err := process.NewSupervisor(process.SupervisorOptions{Dir: filepath.Join(dir, "state"), Socket: socket,
-		Listen: "127.0.0.1:0", Ready: "/", Registry: registry.New(), Log: slog.New(slog.DiscardHandler)})
+		Listen: "127.0.0.1:0", Ready: readyPath, Registry: registry.New(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,15 @@ import (
 	"time"
 )
 
+// readyPath is where the supervisor asks whether a release is ready.
+const readyPath = "/ready"
+
 // shop is the service that the demo deploys: it answers well until failsAfter has gone by, and with 500 to
-// everything from then on. Zero never fails.
+// every customer from then on. Zero never fails. Ready it always is, as bad releases are.
 func shop(ctx context.Context, address, version string, failsAfter time.Duration) error {
 	born := time.Now()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if failsAfter > 0 && time.Since(born) > failsAfter {
+		if r.URL.Path != readyPath && failsAfter > 0 && time.Since(born) > failsAfter {
 			http.Error(w, "checkout: no such column: discount", http.StatusInternalServerError)
 			return
 		}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/registry/registrytest"
+	"github.com/backstep/backstep/internal/target/process"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"backstep": main})
+}
+
+// TestScripts runs testdata/script on the real program, against a registry and a supervisor of this process.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("REG", registrytest.InProcess(t)+"/acme/shop")
+			dir, err := os.MkdirTemp("", "bs") // a socket's path has to be short
+			if err != nil {
+				return err
+			}
+			socket := filepath.Join(dir, "s")
+			supervisor, err := process.NewSupervisor(process.SupervisorOptions{Dir: filepath.Join(dir, "state"), Socket: socket,
+				Listen: "127.0.0.1:0", Ready: "/ready", Registry: registry.New(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+			if err != nil {
+				return err
+			}
+			running, stop := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- supervisor.Run(running) }()
+			env.Defer(func() { stop(); <-ended; os.RemoveAll(dir) })
+			program, err := exec.LookPath("backstep")
+			if err != nil {
+				return err
+			}
+			env.Setenv("SOCKET", socket)
+			env.Setenv("PROXY", "http://"+supervisor.Address())
+			env.Setenv("BIN", filepath.Dir(program))
+			env.Setenv("BACKSTEP_HOST", "plain")
+			env.Setenv("BACKSTEP_ACTOR", "ada")
+			return os.WriteFile(filepath.Join(env.WorkDir, "backstep.yml"), []byte("service: shop\nrepository: "+env.Getenv("REG")+
+				"\nenvironments:\n  production:\n    target: {kind: process, socket: "+socket+"}\n    drain: 1s\n    ready-timeout: 20s\n"+
+				"    verify: {bake: 1s, patience: 20s, probes: [{kind: http, rate: 200}]}\n"), 0o644)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits},
+	})
+}
+
+// exits CODE ARG… runs backstep and wants it to end with this code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE ARG…")
+	}
+	err := ts.Exec("backstep", args[1:]...)
+	got := 0
+	if exit, ok := err.(*exec.ExitError); ok {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("run backstep: %v", err)
+	}
+	if want := args[0]; want != string(rune('0'+got)) {
+		ts.Fatalf("backstep %v ended with exit code %d, want %s", args[1:], got, want)
+	}
+}
+
+// shop VERSION FAILS-AFTER builds and tags an image of the demo's shop.
+func shop(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: shop VERSION FAILS-AFTER")
+	}
+	ts.Check(ts.Exec("backstep", "build-image", "--repository", ts.Getenv("REG"), "--version", args[0], "--tags", args[0],
+		"--context", ts.Getenv("BIN"), "--files", "backstep:/backstep", "--entrypoint", "/backstep", "--entrypoint", "demo",
+		"--entrypoint", "--serve", "--entrypoint", args[0], "--entrypoint", "--fails-after", "--entrypoint", args[1]))
+}
+
+// waits PATTERN waits until backstep status shows a line that matches.
+func waits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waits PATTERN")
+	}
+	wanted := regexp.MustCompile(args[0])
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		ts.Check(ts.Exec("backstep", "status", "--environment", "production"))
+		if wanted.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("status never showed %s", args[0])
+}
