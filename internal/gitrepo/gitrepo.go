@@ -1,5 +1,6 @@
-// Package gitrepo asks the git command about a repository. It changes no configuration, and no argument ever
-// reaches a shell.
+// Package gitrepo asks git about releases: which tags there are, which of them HEAD contains, and which commits
+// came since. It runs the git program, fetches what a shallow clone lacks, and creates tags without ever
+// moving one. It never changes the user's git configuration.
 package gitrepo
 
 import (
@@ -10,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,191 +20,413 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 )
 
-// Repo is the repository that a folder is in.
-type Repo struct{ dir string }
+// remote is the one that CI systems clone from.
+const remote = "origin"
 
-// Open names the folder. It asks nothing yet.
-func Open(dir string) Repo { return Repo{dir} }
+// ErrNoRemote is wrapped by the error of a repository that has no origin.
+var ErrNoRemote = errors.New("no remote named origin")
 
-// Commit is one commit.
+// Repo is a git work tree.
+type Repo struct {
+	top      string
+	env      []string
+	boundary string // the commit behind the end of a shallow clone, when fetchSince has proven it
+}
+
+// Tag is a git tag and the commit it leads to.
+type Tag struct {
+	Name   string
+	Commit string // full hash
+}
+
+// Commit is a commit with its whole message.
 type Commit struct {
-	Commit  string // the full hash
-	Time    time.Time
+	Hash    string
+	Time    time.Time // the committer's
 	Message string
 }
 
-// run runs git with these arguments and returns what it printed. The repository is trusted whoever owns it:
-// in a container the workspace belongs to somebody else, and git would refuse it.
-func (r Repo) run(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", args...)
-	cmd.Dir = r.dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0",
-		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
-	err := cmd.Run()
-	if errors.Is(err, exec.ErrNotFound) {
-		return "", fault.Inputf("git is not installed")
-	}
+// Open finds the work tree that dir is in. A folder outside of any work tree is a fault.
+func Open(dir string) (*Repo, error) {
+	abs, err := filepath.Abs(dir)
 	if err != nil {
-		return "", &gitError{command: args[0], said: strings.TrimSpace(said.String()), err: err}
+		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	return out.String(), nil
-}
-
-// gitError is what git said when it failed.
-type gitError struct {
-	command, said string
-	err           error
-}
-
-func (e *gitError) Error() string { return fmt.Sprintf("git %s: %s", e.command, e.said) }
-func (e *gitError) Unwrap() error { return e.err }
-
-func says(err error, text string) bool {
-	var g *gitError
-	return errors.As(err, &g) && strings.Contains(g.said, text)
-}
-
-// Head is the commit that is checked out.
-func (r Repo) Head(ctx context.Context) (Commit, error) {
-	if _, err := os.Stat(r.dir); err != nil {
-		return Commit{}, fault.Inputf("context: %w", err)
+	if abs, err = filepath.EvalSymlinks(abs); err != nil {
+		return nil, fault.Inputf("open the git repository: %w", err)
 	}
-	out, err := r.run(ctx, "log", "-1", "--format=%H %ct", "HEAD", "--")
+	for top := abs; ; top = filepath.Dir(top) {
+		if _, err := os.Stat(filepath.Join(top, ".git")); err == nil {
+			return &Repo{top: top, env: environment(os.Environ(), top)}, nil
+		}
+		if top == filepath.Dir(top) {
+			return nil, fault.Inputf("%s is in no git repository", dir).
+				WithHint("check the code out before this step, or name its folder with context")
+		}
+	}
+}
+
+// environment is inherited, so that credentials given by it go on working. A container rarely runs as the
+// user who owns the checkout: git is told by command-scope configuration that this one work tree is safe.
+func environment(inherited []string, top string) []string {
+	count := 0
+	env := slices.DeleteFunc(slices.Clone(inherited), func(entry string) bool {
+		name, value, _ := strings.Cut(entry, "=")
+		switch name {
+		case "GIT_CONFIG_COUNT":
+			if n, err := strconv.Atoi(value); err == nil && n > 0 {
+				count = n
+			}
+			return true
+		case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_TRACE", "GIT_TRACE_CURL", "LANGUAGE":
+			return true
+		}
+		return false
+	})
+	n := strconv.Itoa(count)
+	return append(env,
+		"LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0",
+		"GIT_CONFIG_COUNT="+strconv.Itoa(count+1), "GIT_CONFIG_KEY_"+n+"=safe.directory", "GIT_CONFIG_VALUE_"+n+"="+top)
+}
+
+// failure is a git command that ended with another exit code than 0.
+type failure struct {
+	command string
+	stderr  string
+	code    int
+}
+
+func (f *failure) Error() string {
+	if f.stderr == "" {
+		return fmt.Sprintf("git %s: exit code %d", f.command, f.code)
+	}
+	return fmt.Sprintf("git %s: %s", f.command, f.stderr)
+}
+
+var credentials = regexp.MustCompile(`://[^/@\s]+@`)
+
+// run gives the standard output of git. The error of a refused command is a *failure.
+func (r *Repo) run(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir, cmd.Env = r.top, r.env
+	cmd.WaitDelay = 5 * time.Second // a helper of git may hold the pipes
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
 	switch {
-	case says(err, "not a git repository"):
-		dir, _ := filepath.Abs(r.dir)
-		return Commit{}, fault.Inputf("%s is in no git repository", dir).WithHint("check it out first")
-	case says(err, "bad revision"), says(err, "does not have any commits"), says(err, "unknown revision"):
-		return Commit{}, fault.Inputf("the repository has no commit yet")
-	case err != nil:
+	case err == nil:
+		return stdout.String(), nil
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("git %s: %w", args[0], ctx.Err())
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fault.Errorf(fault.Failed, "git is not installed").WithHint("use the image of this step, or install git")
+	case errors.As(err, &exit):
+		text := credentials.ReplaceAllString(strings.TrimSpace(stderr.String()), "://***@")
+		text = strings.Join(strings.Fields(strings.TrimPrefix(text, "fatal: ")), " ")
+		return "", &failure{args[0], text, exit.ExitCode()}
+	}
+	return "", fmt.Errorf("git %s: %w", args[0], err)
+}
+
+func exitedWith(err error, codes ...int) bool {
+	var f *failure
+	return errors.As(err, &f) && slices.Contains(codes, f.code)
+}
+
+// Head is the commit that is checked out. A repository without a commit is a fault.
+func (r *Repo) Head(ctx context.Context) (Commit, error) {
+	if _, err := r.run(ctx, "", "rev-parse", "--verify", "--quiet", "HEAD"); exitedWith(err, 1) {
+		return Commit{}, fault.Inputf("the git repository %s has no commit", r.top).
+			WithHint("commit something, or check out a branch that has commits")
+	}
+	commits, err := r.log(ctx, "--max-count=1", "HEAD")
+	if err != nil {
 		return Commit{}, err
 	}
-	hash, seconds, _ := strings.Cut(strings.TrimSpace(out), " ")
-	n, err := strconv.ParseInt(seconds, 10, 64)
-	return Commit{Commit: hash, Time: time.Unix(n, 0).UTC()}, err
+	return commits[0], nil
 }
 
-// Shallow says whether history is missing.
-func (r Repo) Shallow(ctx context.Context) (bool, error) {
-	out, err := r.run(ctx, "rev-parse", "--is-shallow-repository")
-	return strings.TrimSpace(out) == "true", err
-}
-
-// Merged lists the tags with a prefix that are in the history of HEAD.
-func (r Repo) Merged(ctx context.Context, prefix string) ([]string, error) {
-	out, err := r.run(ctx, "for-each-ref", "--merged=HEAD", "--format=%(refname:strip=2)", "refs/tags/"+prefix+"*")
-	return strings.Fields(out), err
-}
-
-// Tags lists every tag with a prefix, with the commit it names: those here, and those of the remote when
-// there is one that answers.
-func (r Repo) Tags(ctx context.Context, prefix string) (map[string]string, error) {
-	tags := map[string]string{}
-	out, err := r.run(ctx, "for-each-ref", "--format=%(refname:strip=2) %(objectname) %(*objectname)", "refs/tags/"+prefix+"*")
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(out) {
-		f := strings.Fields(line)
-		tags[f[0]] = f[len(f)-1]
-	}
-	if !r.hasRemote(ctx) {
-		return tags, nil
-	}
-	out, err = r.run(ctx, "ls-remote", "--tags", "origin", prefix+"*")
-	if err != nil {
-		return nil, fmt.Errorf("list the tags of origin: %w", err)
-	}
-	for line := range strings.Lines(out) {
-		hash, name, ok := strings.Cut(strings.TrimSpace(line), "\trefs/tags/")
-		if name, annotated := strings.CutSuffix(name, "^{}"); ok && (annotated || tags[name] == "") {
-			tags[name] = hash
-		}
-	}
-	return tags, nil
-}
-
-func (r Repo) hasRemote(ctx context.Context) bool {
-	_, err := r.run(ctx, "remote", "get-url", "origin")
-	return err == nil
-}
-
-// Deepen brings the history from HEAD back to the tag, and the tags with the prefix that are in it. It asks
-// for just these commits, without their files; a server that cannot do that gives the whole history. An
-// empty tag means all of it.
-func (r Repo) Deepen(ctx context.Context, prefix, tag string) error {
-	if tag != "" {
-		_, err := r.run(ctx, "fetch", "--no-tags", "--filter=tree:0", "--shallow-exclude=refs/tags/"+tag, "origin", "HEAD")
-		if err == nil || says(err, "no commits selected for shallow requests") {
-			return nil
-		}
-	}
-	_, err := r.run(ctx, "fetch", "--filter=tree:0", "--unshallow", "origin", "+refs/tags/"+prefix+"*:refs/tags/"+prefix+"*")
-	if err != nil {
-		return fault.Errorf(fault.Input, "the clone is shallow, and its history cannot be fetched: %w", err).
-			WithHint("clone it whole: fetch-depth: 0 on GitHub, GIT_DEPTH: 0 on GitLab")
-	}
-	return nil
-}
-
-// Since lists the commits after a tag, newest first; all of them when tag is empty. Merge commits are left
-// out: what they merge is there.
-func (r Repo) Since(ctx context.Context, tag string) ([]Commit, error) {
-	span := "HEAD"
-	if _, err := r.run(ctx, "rev-parse", "--verify", "--quiet", "refs/tags/"+tag); tag != "" && err == nil {
-		span = "refs/tags/" + tag + "..HEAD"
-	}
-	out, err := r.run(ctx, "log", "-z", "--no-merges", "--format=%H%n%B", span, "--")
+func (r *Repo) log(ctx context.Context, args ...string) ([]Commit, error) {
+	out, err := r.run(ctx, "", append([]string{"log", "-z", "--topo-order", "--no-show-signature", "--no-color", "--no-notes",
+		"--no-mailmap", "--encoding=UTF-8", "--format=%H%n%ct%n%B"}, append(args, "--")...)...)
 	if err != nil {
 		return nil, err
 	}
 	var commits []Commit
-	for text := range strings.SplitSeq(strings.TrimRight(out, "\x00"), "\x00") {
-		if hash, message, ok := strings.Cut(text, "\n"); ok {
-			commits = append(commits, Commit{Commit: hash, Message: message})
+	for entry := range strings.SplitSeq(strings.TrimSuffix(out, "\x00"), "\x00") {
+		if entry == "" {
+			continue
 		}
+		parts := strings.SplitN(entry, "\n", 3)
+		if len(parts) != 3 {
+			return nil, fmt.Errorf("git log: %q: want a hash, a time and a message", entry)
+		}
+		seconds, err := strconv.ParseInt(parts[1], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("git log: time of %s: %w", parts[0], err)
+		}
+		commits = append(commits, Commit{parts[0], time.Unix(seconds, 0).UTC(), parts[2]})
 	}
 	return commits, nil
 }
 
-// Tag makes an annotated tag of HEAD and pushes it when there is a remote. A tag is never moved: one that is
-// there already on the same commit is fine, on another it is a fault. It reports whether it made the tag.
-func (r Repo) Tag(ctx context.Context, name, message string) (made bool, err error) {
-	head, err := r.Head(ctx)
-	if err != nil {
-		return false, err
+// Since lists the commits that HEAD contains and tag, which Latest gave, does not, newest first. A zero tag lists
+// everything there is.
+func (r *Repo) Since(ctx context.Context, tag Tag) ([]Commit, error) {
+	if tag.Commit == "" || tag.Commit == r.boundary {
+		return r.log(ctx, "HEAD")
 	}
-	tags, err := r.Tags(ctx, name)
-	if err != nil {
-		return false, err
-	}
-	if on, there := tags[name]; there {
-		return false, sameCommit(name, on, head.Commit)
-	}
-	if _, err := r.run(ctx, "-c", "user.name=backstep", "-c", "user.email=backstep@localhost",
-		"tag", "--annotate", "--message="+message, "--", name, head.Commit); err != nil {
-		return false, err
-	}
-	if !r.hasRemote(ctx) {
-		return true, nil
-	}
-	if _, err := r.run(ctx, "push", "origin", "refs/tags/"+name); err != nil {
-		_, _ = r.run(ctx, "tag", "--delete", name) // ours only: nobody has seen it
-		if tags, again := r.Tags(ctx, name); again == nil && tags[name] != "" {
-			return false, sameCommit(name, tags[name], head.Commit) // somebody was faster
-		}
-		return false, fault.Errorf(fault.Failed, "push git tag %s: %w", name, err).
-			WithHint("the job needs leave to push tags: contents: write on GitHub")
-	}
-	return true, nil
+	return r.log(ctx, "HEAD", "^"+tag.Commit)
 }
 
-func sameCommit(name, on, want string) error {
-	if on == want {
-		return nil
+// Shallow says that the history is cut off.
+func (r *Repo) Shallow(ctx context.Context) (bool, error) {
+	out, err := r.run(ctx, "", "rev-parse", "--is-shallow-repository")
+	return strings.TrimSpace(out) == "true", err
+}
+
+// Dirty says that a tracked file differs from HEAD, or that there is an untracked one that is not ignored.
+func (r *Repo) Dirty(ctx context.Context) (bool, error) {
+	out, err := r.run(ctx, "", "status", "--porcelain")
+	return out != "", err
+}
+
+// LocalTags lists the tags in the clone that begin with prefix and lead to a commit.
+func (r *Repo) LocalTags(ctx context.Context, prefix string) ([]Tag, error) {
+	out, err := r.run(ctx, "", "for-each-ref", "--format=%(refname)%00%(objectname)%00%(*objectname)", "refs/tags")
+	if err != nil {
+		return nil, err
 	}
-	return fault.Inputf("git tag %s is on commit %.12s already, not on %.12s", name, on, want).
-		WithHint("a tag is never moved: choose another version")
+	var tags []Tag
+	for line := range strings.Lines(out) {
+		parts := strings.Split(strings.TrimSuffix(line, "\n"), "\x00")
+		if len(parts) != 3 {
+			return nil, fmt.Errorf("git for-each-ref: %q: want a name and two hashes", line)
+		}
+		name := strings.TrimPrefix(parts[0], "refs/tags/")
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		commit := parts[1]
+		if parts[2] != "" {
+			commit = parts[2]
+		}
+		tags = append(tags, Tag{name, commit})
+	}
+	return tags, nil
+}
+
+// RemoteTags lists the tags of origin that begin with prefix. Without an origin the error wraps ErrNoRemote.
+func (r *Repo) RemoteTags(ctx context.Context, prefix string) ([]Tag, error) {
+	if _, err := r.run(ctx, "", "config", "--get", "remote."+remote+".url"); exitedWith(err, 1) {
+		return nil, fmt.Errorf("list the tags of %s: %w", remote, ErrNoRemote)
+	} else if err != nil {
+		return nil, err
+	}
+	return r.listRemote(ctx, "refs/tags/"+literal.Replace(prefix)+"*")
+}
+
+var literal = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+
+func (r *Repo) listRemote(ctx context.Context, patterns ...string) ([]Tag, error) {
+	out, err := r.run(ctx, "", append([]string{"ls-remote", "--tags", remote}, patterns...)...)
+	if err != nil {
+		return nil, fmt.Errorf("list the tags of %s: %w", remote, err)
+	}
+	var tags []Tag
+	at := make(map[string]int)
+	for line := range strings.Lines(out) {
+		hash, ref, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		name, isTag := strings.CutPrefix(ref, "refs/tags/")
+		if !ok || !isTag {
+			continue
+		}
+		name, peeled := strings.CutSuffix(name, "^{}")
+		if i, seen := at[name]; seen {
+			if peeled {
+				tags[i].Commit = hash
+			}
+			continue
+		}
+		at[name] = len(tags)
+		tags = append(tags, Tag{name, hash})
+	}
+	return tags, nil
+}
+
+// Latest is the first of tags that HEAD contains, and false when HEAD contains none of them. With fetch it brings what
+// a shallow clone lacks: the commits since the first tag when that is enough, else the whole history, without files.
+// Without fetch a shallow clone that cannot tell is a fault.
+func (r *Repo) Latest(ctx context.Context, tags []Tag, fetch bool) (Tag, bool, error) {
+	if len(tags) == 0 {
+		return Tag{}, false, nil
+	}
+	head, err := r.Head(ctx)
+	if err != nil {
+		return Tag{}, false, err
+	}
+	if tags[0].Commit == head.Hash {
+		return tags[0], true, nil
+	}
+	shallow, err := r.Shallow(ctx)
+	if err != nil {
+		return Tag{}, false, err
+	}
+	if shallow {
+		if !fetch {
+			return Tag{}, false, ShallowFault()
+		}
+		enough, err := r.fetchSince(ctx, head.Hash, tags[0])
+		if err != nil {
+			return Tag{}, false, err
+		}
+		if enough {
+			return tags[0], true, nil
+		}
+		if err := r.complete(ctx, head.Hash); err != nil {
+			return Tag{}, false, err
+		}
+	}
+	return r.contained(ctx, tags)
+}
+
+// ShallowFault is the fault of a clone that lacks the history which the answer needs.
+func ShallowFault() error {
+	return fault.Inputf("the clone is shallow: the history since the last release is missing").
+		WithHint("set fetch: auto, or clone everything: fetch-depth: 0 for actions/checkout, GIT_DEPTH: \"0\" in GitLab")
+}
+
+// fetchSince asks for the commits from head back to tag. It says whether what came proves that head contains
+// tag and that nothing between is missing. git marks a merge with one parent behind the tag as a boundary and
+// so hides its other parents: such a history is not proven.
+func (r *Repo) fetchSince(ctx context.Context, head string, tag Tag) (bool, error) {
+	_, err := r.run(ctx, "", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--filter=tree:0",
+		"--shallow-exclude=refs/tags/"+tag.Name, remote, head)
+	if ctx.Err() != nil {
+		return false, err
+	}
+	if err != nil {
+		return false, nil // not supported, or nothing is newer than the tag: the whole history tells
+	}
+	ends, err := r.run(ctx, "", "rev-list", "--max-parents=0", "HEAD")
+	if err != nil {
+		return false, err
+	}
+	proven := false
+	for end := range strings.FieldsSeq(ends) {
+		raw, err := r.run(ctx, "", "cat-file", "commit", end)
+		if err != nil {
+			return false, err
+		}
+		header, _, _ := strings.Cut(raw, "\n\n")
+		var parents []string
+		for line := range strings.Lines(header) {
+			if parent, ok := strings.CutPrefix(line, "parent "); ok {
+				parents = append(parents, strings.TrimSpace(parent))
+			}
+		}
+		if len(parents) > 1 {
+			return false, nil
+		}
+		proven = proven || len(parents) == 1 && parents[0] == tag.Commit
+	}
+	if proven {
+		r.boundary = tag.Commit
+	}
+	return proven, nil
+}
+
+// complete brings all commits; files only when origin cannot leave them out.
+func (r *Repo) complete(ctx context.Context, head string) error {
+	fetch := []string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--unshallow"}
+	_, err := r.run(ctx, "", append(fetch, "--filter=tree:0", remote, head)...)
+	if err != nil && ctx.Err() == nil {
+		_, err = r.run(ctx, "", append(fetch, remote)...)
+	}
+	if err != nil {
+		return fault.Errorf(fault.Failed, "fetch the history from %s: %w", remote, err).
+			WithHint("clone everything: fetch-depth: 0 for actions/checkout, GIT_DEPTH: \"0\" in GitLab")
+	}
+	return nil
+}
+
+// contained needs a complete history. It never asks for a commit by name: in a partial clone git would fetch it
+// with its whole history.
+func (r *Repo) contained(ctx context.Context, tags []Tag) (Tag, bool, error) {
+	for _, limit := range []string{"--max-count=2000", "--max-count=-1"} { // the newest tag is nearly always near
+		out, err := r.run(ctx, "", "rev-list", limit, "HEAD")
+		if err != nil {
+			return Tag{}, false, err
+		}
+		history := make(map[string]bool)
+		for hash := range strings.FieldsSeq(out) {
+			history[hash] = true
+		}
+		i := slices.IndexFunc(tags, func(t Tag) bool { return history[t.Commit] })
+		if i == 0 || i > 0 && limit == "--max-count=-1" {
+			return tags[i], true, nil
+		}
+	}
+	return Tag{}, false, nil
+}
+
+// CreateTag makes the annotated tag on commit in origin, and says whether it was this call that made it. It
+// never moves a tag: one that is on the same commit is fine, and one on another commit is a fault.
+func (r *Repo) CreateTag(ctx context.Context, name, commit, message string) (bool, error) {
+	if _, err := r.run(ctx, "", "check-ref-format", "refs/tags/"+name); err != nil {
+		if exitedWith(err, 1) {
+			return false, fault.Inputf("%q is no name for a git tag", name).WithHint("change tag-prefix")
+		}
+		return false, err
+	}
+	object, err := r.tagObject(ctx, name, commit, message)
+	if err != nil {
+		return false, fmt.Errorf("make the git tag %s: %w", name, err)
+	}
+	out, failed := r.run(ctx, "", "push", "--porcelain", "--no-verify", remote, object+":refs/tags/"+name)
+	if failed == nil {
+		return strings.Contains(out, "\n*\t"), nil // = is the very object that another run made in this second
+	}
+	if ctx.Err() != nil {
+		return false, failed
+	}
+	// The name may be taken, or the answer to a push that went well may be lost: origin knows.
+	existing, err := r.listRemote(ctx, "refs/tags/"+name, "refs/tags/"+name+"^{}")
+	if err != nil {
+		return false, errors.Join(fmt.Errorf("push the git tag %s: %w", name, failed), err)
+	}
+	for _, tag := range existing {
+		if tag.Name == name && tag.Commit == commit {
+			return false, nil
+		}
+		if tag.Name == name {
+			return false, TakenFault(tag, commit)
+		}
+	}
+	return false, fault.Errorf(fault.Failed, "push the git tag %s: %w", name, failed).
+		WithHint("let the job push tags: permissions: contents: write in GitHub, a token that may push in GitLab")
+}
+
+// TakenFault is the fault of a tag that has to be on commit and is on another one.
+func TakenFault(tag Tag, commit string) error {
+	return fault.Errorf(fault.Failed, "the git tag %s is on %s, this commit is %s: a tag is never moved", tag.Name, short(tag.Commit), short(commit)).
+		WithHint("another run took this version: release the newest commit, which contains it, or give version")
+}
+
+func short(hash string) string { return hash[:min(12, len(hash))] }
+
+// tagObject writes the tag's object without a name in this clone, so that a refused push leaves nothing behind.
+func (r *Repo) tagObject(ctx context.Context, name, commit, message string) (string, error) {
+	tagger, err := r.run(ctx, "", "-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+	if exitedWith(err, 128) {
+		tagger, err = r.run(ctx, "", "-c", "user.name=backstep", "-c", "user.email=backstep@localhost", "var", "GIT_COMMITTER_IDENT")
+	}
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("object %s\ntype commit\ntag %s\ntagger %s\n\n%s\n", commit, name, strings.TrimSpace(tagger), strings.TrimSpace(message))
+	out, err := r.run(ctx, text, "mktag")
+	return strings.TrimSpace(out), err
 }

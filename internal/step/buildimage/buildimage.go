@@ -157,10 +157,16 @@ func complete(ctx context.Context, rt *step.Runtime, r builder.Request, o option
 			r.Ports[i] = p + "/tcp"
 		}
 	}
-	head, err := gitrepo.Open(r.Context).Head(ctx)
+	head := gitrepo.Commit{Time: time.Unix(0, 0)}
+	repo, err := gitrepo.Open(r.Context)
+	if err == nil {
+		var newest gitrepo.Commit
+		if newest, err = repo.Head(ctx); err == nil {
+			head = newest
+		}
+	}
 	if err != nil {
 		rt.Log.Debug("no commit is known", "error", err)
-		head = gitrepo.Commit{Time: time.Unix(0, 0)}
 	}
 	r.Created = head.Time.UTC()
 	if epoch := rt.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
@@ -172,7 +178,7 @@ func complete(ctx context.Context, rt *step.Runtime, r builder.Request, o option
 	}
 	run := rt.Host.Run()
 	labels := map[string]string{"org.opencontainers.image.created": r.Created.Format(time.RFC3339)}
-	for key, value := range map[string]string{"version": o.version, "revision": cmp.Or(run.Commit, head.Commit), "source": run.Repository} {
+	for key, value := range map[string]string{"version": o.version, "revision": cmp.Or(run.Commit, head.Hash), "source": run.Repository} {
 		if value != "" {
 			labels["org.opencontainers.image."+key] = value
 		}

@@ -1,11 +1,12 @@
-// Package semvertag declares the step that finds the next version and names the image after it.
+// Package semvertag is the step semver-tag: it decides the next version from the commits since the last release
+// and gives it to the image, and to the commit when asked.
 package semvertag
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,223 +18,482 @@ import (
 	"github.com/backstep/backstep/internal/gitrepo"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/step"
 )
 
-var (
-	outVersion  = input.Output{Name: "version", Help: "The version, SemVer without v; empty when there is nothing to release."}
-	outPrevious = input.Output{Name: "previous-version", Help: "The last stable version before it; empty when there was none."}
-	outTag      = input.Output{Name: "tag", Help: "The name of the git tag."}
-	outBump     = input.Output{Name: "bump", Help: "How far the version moved: major, minor, patch or none."}
-	outReleased = input.Output{Name: "released", Help: "true, or false when there is nothing to release."}
-	outTags     = input.Output{Name: "tags", Help: "The tags that the image was given, one a line."}
-	outImage    = input.Output{Name: "image", Help: "The image, as registry/name@sha256:…; empty when none was given."}
-	outDigest   = input.Output{Name: "digest", Help: "Its digest."}
-	outNotes    = input.Output{Name: "notes", Help: "Release notes in Markdown."}
-)
+const doc = `Reads the commits since the last release as Conventional Commits: a breaking change moves the major version
+(the minor one while it is 0), ` + "`feat`" + ` the minor, ` + "`fix`" + ` and ` + "`perf`" + ` the patch. Reverts, and what they take back, do not count.
 
-// options are the inputs.
-type options struct {
-	image, bump, version, prefix, prerelease, initial, fetch, context string
-	floating, gitTag                                                  bool
+A shallow clone is enough: what is missing is fetched, without files. Version tags are never moved, neither in git nor
+in the registry; only ` + "`1.4`, `1` and `latest`" + ` float, and never backwards. A prerelease takes none of them.
+
+A commit that has its git tag already keeps that version, so that a run can be repeated and a pipeline can be started by a tag.`
+
+var channelShape = regexp.MustCompile(`^[A-Za-z][0-9A-Za-z-]*$`)
+
+type inputs struct {
+	image, version, level, prefix, channel, dir, fetch string
+	initial                                            *semver.Version
+	floating, gitTag                                   bool
 }
 
-// found is what the history says.
-type found struct {
-	version, previous *semver.Version // nil when there is none
-	level             bump.Level
-	messages          []bump.Message
+// run is one run of the step, with what it was told and what it is to write.
+type run struct {
+	rt  *step.Runtime
+	in  inputs
+	out struct {
+		version, previous, tag, bump, released, tags, image, digest, notes input.Output
+	}
 }
 
 // Step declares semver-tag.
 func Step() step.Step {
-	var o options
+	r := &run{}
+	in, out := &r.in, &r.out
+	out.version = input.Output{Name: "version", Help: "The version, without v. Without anything new it is the last one."}
+	out.previous = input.Output{Name: "previous-version", Help: "The version before, or empty."}
+	out.tag = input.Output{Name: "tag", Help: "The name of the git tag of the version, made or not."}
+	out.bump = input.Output{Name: "bump", Help: "How far the version moved: major, minor, patch or none."}
+	out.released = input.Output{Name: "released", Help: "Whether there is a release to go on with: true or false."}
+	out.tags = input.Output{Name: "tags", Help: "The tags that the image was given, one a line."}
+	out.image = input.Output{Name: "image", Help: "The image by digest."}
+	out.digest = input.Output{Name: "digest", Help: "The digest of the image."}
+	out.notes = input.Output{Name: "notes", Help: "Release notes in Markdown."}
 	return step.Step{
 		Name:    "semver-tag",
-		Summary: "Find the next version from the commits, and tag the image and the commit with it",
-		Doc: "Reads the Conventional Commits since the last release tag. A shallow clone is deepened by just the commits that " +
-			"are needed. The image gets 1.4.2, and 1.4, 1 and latest unless a higher version has them, without being " +
-			"uploaded again. No version tag is ever moved.",
+		Summary: "Decide the next version and tag the image with it",
+		Doc:     doc,
 		Inputs: []input.Input{
-			input.String(&o.image, "image", step.ImageHelp),
-			input.String(&o.version, "version", step.VersionHelp),
-			input.String(&o.bump, "bump", "How far to move the version; auto asks the commits.").
+			input.String(&in.image, "image", step.ImageHelp),
+			input.String(&in.level, "bump", "How far to move the version; auto asks the commits.").
 				OneOf("auto", "major", "minor", "patch", "none").Or("auto"),
-			input.String(&o.prefix, "tag-prefix", "What comes before the version in git tags.").Or("v"),
-			input.String(&o.prerelease, "prerelease", "The channel of a prerelease, such as rc; empty is a stable release."),
-			input.String(&o.initial, "initial-version", "The version of the first release.").Or("0.1.0"),
-			input.Bool(&o.floating, "floating-tags", "Also give the image 1.4, 1 and latest where it is the highest.").Or("true"),
-			input.Bool(&o.gitTag, "git-tag", "Make an annotated git tag and push it."),
-			input.String(&o.fetch, "fetch", "Whether missing history may be fetched.").OneOf("auto", "never").Or("auto"),
-			input.String(&o.context, "context", step.ContextHelp).Or("."),
+			input.String(&in.version, "version", step.VersionHelp),
+			input.String(&in.prefix, "tag-prefix", "What git tags have before the version; in a monorepo for example api/v.").Or("v"),
+			input.String(&in.channel, "prerelease", "Release a prerelease of this channel, such as rc for 1.3.0-rc.1.").
+				Matching(channelShape, "rc"),
+			input.Bind(&in.initial, "initial-version", "The version of the first release.", plainVersion).Or("0.1.0"),
+			input.Bool(&in.floating, "floating-tags", "Move 1.4, 1 and latest to the image as well.").Or("true"),
+			input.Bool(&in.gitTag, "git-tag", "Make an annotated git tag on the commit and push it."),
+			input.String(&in.dir, "context", step.ContextHelp).Or("."),
+			input.String(&in.fetch, "fetch", "Ask origin for tags and for what a shallow clone lacks, or never.").
+				OneOf("auto", "never").Or("auto"),
 		},
-		Outputs: []input.Output{outVersion, outPrevious, outTag, outBump, outReleased, outTags, outImage, outDigest, outNotes},
-		Run:     func(ctx context.Context, rt *step.Runtime) error { return run(ctx, rt, o) },
+		Outputs: []input.Output{out.version, out.previous, out.tag, out.bump, out.released, out.tags, out.image, out.digest, out.notes},
+		Run: func(ctx context.Context, rt *step.Runtime) error {
+			r.rt = rt
+			return r.run(ctx)
+		},
 	}
 }
 
-func run(ctx context.Context, rt *step.Runtime, o options) error {
-	repo := gitrepo.Open(o.context)
-	var f found
-	var err error
-	if o.version != "" {
-		if f.version, err = semver.StrictNewVersion(o.version); err != nil {
-			return fault.Inputf("version %q is no SemVer: want for example 1.4.2 or 1.5.0-rc.1, without v", o.version).At("version")
-		}
-	} else if f, err = next(ctx, rt, repo, o); err != nil {
+func plainVersion(s string) (*semver.Version, error) {
+	v, err := semver.StrictNewVersion(s)
+	if err != nil || v.Prerelease() != "" || v.Metadata() != "" {
+		return nil, fmt.Errorf("%q: want for example 0.1.0", s)
+	}
+	return v, nil
+}
+
+// decision is which version the commit gets, and why.
+type decision struct {
+	version  *semver.Version // the last one when nothing is new; nil when there is none at all
+	previous *semver.Version
+	level    bump.Level
+	known    []*semver.Version // every version that has a git tag
+	commit   string            // "" outside of a repository
+	again    bool              // the commit has this version's git tag already
+	messages []bump.Message
+	why      string
+}
+
+func (r *run) run(ctx context.Context) error {
+	explicit, err := r.check()
+	if err != nil {
 		return err
 	}
-	values := []step.Value{
-		{Output: outBump, Value: f.level.String()},
-		{Output: outReleased, Value: strconv.FormatBool(f.version != nil)},
-	}
-	if f.previous != nil {
-		values = append(values, step.Value{Output: outPrevious, Value: f.previous.String()})
-	}
-	if f.version == nil {
-		rt.Log.Info("nothing to release: no commit since the last release asks for one")
-		return rt.Outputs(values...)
-	}
-	version, tag := f.version.String(), o.prefix+f.version.String()
-	rt.Log.Info("version", "version", version, "bump", f.level.String())
-	values = append(values, step.Value{Output: outVersion, Value: version}, step.Value{Output: outTag, Value: tag},
-		step.Value{Output: outNotes, Value: bump.Notes(version, f.messages)})
-	rows := [][2]string{{"version", version}, {"bump", f.level.String()}}
-	if o.image != "" {
-		image, digest, tags, err := tagImage(ctx, o, f.version)
-		if err != nil {
-			return err
-		}
-		rt.Log.Info("tagged", "image", image, "tags", strings.Join(tags, " "))
-		rows = append(rows, [2]string{"image", image}, [2]string{"tags", strings.Join(tags, ", ")})
-		values = append(values, step.Value{Output: outImage, Value: image}, step.Value{Output: outDigest, Value: digest},
-			step.Value{Output: outTags, Value: strings.Join(tags, "\n")})
-	}
-	if o.gitTag {
-		made, err := repo.Tag(ctx, tag, "Release "+version)
-		if err != nil {
-			return err
-		}
-		rt.Log.Info("git tag", "tag", tag, "made", made)
-		rows = append(rows, [2]string{"git tag", tag})
-	}
-	rt.Summary(step.Report{Title: "Version " + version, Rows: rows}.Markdown())
-	return rt.Outputs(values...)
-}
-
-// tagImage gives the image its version, and the floating tags that are its to take.
-func tagImage(ctx context.Context, o options, v *semver.Version) (image, digest string, tags []string, err error) {
 	client := registry.New()
-	ref, err := registry.ParseReference(o.image)
-	if err != nil {
-		return "", "", nil, err
-	}
-	r, err := client.Resolve(ctx, ref)
-	if errors.Is(err, registry.ErrNotFound) {
-		return "", "", nil, fault.Inputf("image %s does not exist: %w", o.image, err).WithHint("build and push it first: backstep build-image")
-	}
-	if err != nil {
-		return "", "", nil, err
-	}
-	exact := bump.ImageTag(v)
-	switch on, err := client.Head(ctx, r.Repository, exact); {
-	case errors.Is(err, registry.ErrNotFound):
-	case err != nil:
-		return "", "", nil, err
-	case on != r.Digest:
-		return "", "", nil, fault.Inputf("tag %s of %s is %s already, not %s", exact, r.Repository, on.Short(), r.Digest.Short()).
-			WithHint("a version is never moved: choose another one")
-	}
-	tags = []string{exact}
-	if o.floating {
-		existing, err := client.Tags(ctx, r.Repository)
-		if err != nil && !errors.Is(err, registry.ErrNotFound) {
-			return "", "", nil, err
+	var rel release.Release
+	if r.in.image != "" {
+		ref, err := registry.ParseReference(r.in.image)
+		if err != nil {
+			return err
 		}
-		tags = append(tags, bump.FloatingTags(v, bump.ImageVersions(existing))...)
+		rel, err = client.Resolve(ctx, ref)
+		if errors.Is(err, registry.ErrNotFound) {
+			return fault.Inputf("image %s does not exist: %w", r.in.image, err).WithHint("build and push it first: backstep build-image")
+		}
+		if err != nil {
+			return fmt.Errorf("resolve the image: %w", err)
+		}
 	}
-	return r.Reference(), string(r.Digest), tags, client.Tag(ctx, r, tags...)
+	repo, err := gitrepo.Open(r.in.dir)
+	var d decision
+	switch {
+	case err == nil:
+		if d, err = r.decide(ctx, repo, explicit); err != nil {
+			return err
+		}
+	case explicit != nil && !r.in.gitTag: // a version that is given needs no repository
+		d = decision{version: explicit, level: bump.Patch, why: "the version was given"}
+	default:
+		return err
+	}
+	released := d.level != bump.None && !(d.again && rel.Digest == "")
+	if released && rel.Digest != "" {
+		other, err := r.taken(ctx, client, rel, d)
+		if err != nil {
+			return err
+		}
+		if other != "" {
+			released, d.why = false, fmt.Sprintf("%s is released already, as %s", d.version, other.Short())
+		}
+	}
+	if !released {
+		d.level = bump.None
+		r.rt.Log.Info("nothing to release", "version", text(d.version), "why", d.why)
+		return r.write(d, rel, false, nil)
+	}
+	r.rt.Log.Info("version decided", "version", d.version.String(), "previous", text(d.previous), "bump", d.level.String(), "why", d.why)
+	if r.in.gitTag {
+		// The git tag comes first: of two runs that want one version, origin lets one have it.
+		name := r.in.prefix + d.version.String()
+		created, err := repo.CreateTag(ctx, name, d.commit, name)
+		if err != nil {
+			return err
+		}
+		if created {
+			r.rt.Log.Info("git tag pushed", "tag", name, "commit", d.commit)
+		}
+	}
+	var tags []string
+	if rel.Digest != "" {
+		if tags, err = r.tagImage(ctx, client, rel, d); err != nil {
+			return err
+		}
+		r.rt.Log.Info("image tagged", "image", rel.Reference(), "tags", strings.Join(tags, " "))
+	}
+	return r.write(d, rel, true, tags)
 }
 
-// next is the next version by the history of the repository.
-func next(ctx context.Context, rt *step.Runtime, repo gitrepo.Repo, o options) (found, error) {
-	var f found
-	initial, err := semver.StrictNewVersion(o.initial)
+// check is for what one input alone cannot tell; the explicit version is nil when none is given.
+func (r *run) check() (*semver.Version, error) {
+	if r.in.version == "" {
+		return nil, nil
+	}
+	var faults []error
+	v, err := semver.StrictNewVersion(r.in.version)
 	if err != nil {
-		return f, fault.Inputf("%q is no SemVer: want for example 0.1.0", o.initial).At("initial-version")
+		f := fault.Inputf("version %q is no SemVer: want for example 1.4.2", r.in.version)
+		if bare := strings.TrimPrefix(r.in.version, "v"); bare != r.in.version {
+			f = f.WithHint("leave the v out: %s", bare)
+		}
+		faults = append(faults, f)
 	}
-	if _, err := repo.Head(ctx); err != nil {
-		return f, err
+	if r.in.level != "auto" {
+		faults = append(faults, fault.Inputf("version and bump exclude each other").WithHint("leave one of them out"))
 	}
-	all, err := repo.Tags(ctx, o.prefix)
+	if r.in.channel != "" {
+		faults = append(faults, fault.Inputf("version and prerelease exclude each other").
+			WithHint("write the prerelease into the version: 1.3.0-rc.1"))
+	}
+	return v, errors.Join(faults...)
+}
+
+// tagged is a version with its git tag.
+type tagged struct {
+	gitrepo.Tag
+	version *semver.Version
+}
+
+func (r *run) decide(ctx context.Context, repo *gitrepo.Repo, explicit *semver.Version) (decision, error) {
+	var d decision
+	head, err := repo.Head(ctx)
 	if err != nil {
-		return f, err
+		return d, err
 	}
-	every, junk := bump.Tags(slices.Collect(maps.Keys(all)), o.prefix)
-	for _, name := range junk {
-		rt.Log.Debug("not a version", "tag", name)
+	d.commit = head.Hash
+	all, err := r.releases(ctx, repo)
+	if err != nil {
+		return d, err
 	}
-	merged := every
+	for _, t := range all {
+		d.known = append(d.known, t.version)
+	}
+
+	// What the commit is tagged with is left out of the history, so that a repeated run finds the same one.
+	wanted, before := explicit, all
+	if explicit == nil {
+		if i := slices.IndexFunc(all, func(t tagged) bool { return t.Commit == head.Hash && r.takes(t.version) }); i >= 0 {
+			wanted, d.again = all[i].version, true
+		}
+	}
+	if wanted != nil {
+		before = slices.DeleteFunc(slices.Clone(all), func(t tagged) bool { return !t.version.LessThan(wanted) })
+	}
+	h, err := r.history(ctx, repo, before)
+	if d.again && fault.CodeOf(err) == fault.Input { // a version that is known needs no history
+		r.rt.Log.Warn("the release before is not known", "why", err.Error())
+		h, err = past{}, nil
+	}
+	if err != nil {
+		return d, err
+	}
+	d.previous, d.messages = h.last(), messages(h.since)
+
+	switch {
+	case r.in.level == "none":
+		d.version, d.why = d.previous, "bump is none"
+		if d.again {
+			d.version = wanted
+		}
+		return d, nil
+	case explicit != nil:
+		d.version, d.level, d.why = explicit, distance(h.versions.Stable, explicit), "the version was given"
+	case d.again:
+		d.version, d.level, d.why = wanted, distance(h.versions.Stable, wanted), "the commit has its git tag already"
+		return d, nil
+	default:
+		d.level, d.why = r.level(h)
+		if d.level == bump.None {
+			d.version = d.previous
+			return d, nil
+		}
+		h.versions.Known = d.known
+		d.version = bump.Next(h.versions, d.level, r.in.channel, r.in.initial)
+	}
+	name := r.in.prefix + d.version.String()
+	if i := slices.IndexFunc(all, func(t tagged) bool { return t.Name == name && t.Commit != head.Hash }); i >= 0 {
+		return d, gitrepo.TakenFault(all[i].Tag, head.Hash)
+	}
+	return d, nil
+}
+
+// takes says that a commit with the tag v needs no other version.
+func (r *run) takes(v *semver.Version) bool {
+	return v.Prerelease() == "" || r.in.channel != "" && strings.HasPrefix(v.Prerelease(), r.in.channel+".")
+}
+
+// level is what the inputs or the commits ask for.
+func (r *run) level(h past) (bump.Level, string) {
+	stable := h.versions.Stable
+	if r.in.level != "auto" {
+		level, _ := bump.ParseLevel(r.in.level) // the declaration has closed the set
+		return level, "bump is " + r.in.level
+	}
+	if stable == nil && (len(h.versions.Prereleases) == 0 || r.in.channel == "") {
+		return max(bump.Applied(stable, bump.Of(messages(h.since))), bump.Patch), "the first release"
+	}
+	if bump.Of(messages(h.fresh)) == bump.None {
+		return bump.None, fmt.Sprintf("none of the %d commits since %s asks for a release", len(h.fresh), h.last())
+	}
+	level := bump.Applied(stable, bump.Of(messages(h.since)))
+	return level, fmt.Sprintf("%d commits since %s", len(h.since), h.last())
+}
+
+// releases lists the git tags that are versions, highest first. It is asked from origin, since clones in CI often have none.
+func (r *run) releases(ctx context.Context, repo *gitrepo.Repo) ([]tagged, error) {
 	shallow, err := repo.Shallow(ctx)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	if shallow {
-		if o.fetch == "never" {
-			return f, fault.Inputf("the clone is shallow: the commits since the last release are not in it").
-				WithHint("let it fetch them with --fetch auto, or clone it whole: fetch-depth: 0 on GitHub, GIT_DEPTH: 0 on GitLab")
-		}
-		last := ""
-		if i := slices.IndexFunc(every, func(t bump.Tag) bool { return t.Version.Prerelease() == "" }); i >= 0 {
-			last = every[i].Name
-		}
-		if err := repo.Deepen(ctx, o.prefix, last); err != nil {
-			return f, err
-		}
-	} else {
-		names, err := repo.Merged(ctx, o.prefix)
-		if err != nil {
-			return f, err
-		}
-		merged, _ = bump.Tags(names, o.prefix)
-	}
-	history := bump.History{}
-	for _, t := range every {
-		history.Known = append(history.Known, t.Version)
-	}
-	last := ""
-	for _, t := range merged {
-		switch {
-		case t.Version.Prerelease() != "":
-			history.Prereleases = append(history.Prereleases, t.Version)
-		case history.Stable == nil:
-			history.Stable, last = t.Version, t.Name
-		}
-	}
-	f.previous = history.Stable
-	if last != "" && all[last] != "" {
-		if head, err := repo.Head(ctx); err != nil {
-			return f, err
-		} else if head.Commit == all[last] && o.bump == "auto" {
-			return f, nil // the release itself is checked out
-		}
-	}
-	commits, err := repo.Since(ctx, last)
+	local, err := repo.LocalTags(ctx, r.in.prefix)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	for _, c := range commits {
-		f.messages = append(f.messages, bump.Parse(c.Commit, c.Message))
+	tags := local
+	if r.in.fetch == "auto" {
+		remote, err := repo.RemoteTags(ctx, r.in.prefix)
+		switch {
+		case err == nil:
+			tags = remote
+		case ctx.Err() != nil:
+			return nil, err
+		case errors.Is(err, gitrepo.ErrNoRemote) && !shallow:
+		case len(local) > 0 && !shallow:
+			r.rt.Log.Warn("origin cannot be asked; the tags in this clone are used", "why", err.Error())
+		default:
+			return nil, fault.Errorf(fault.Failed, "%w", err).
+				WithHint("let the checkout keep its credentials, or clone everything with its tags: fetch-depth: 0, GIT_DEPTH: \"0\"")
+		}
+	} else if shallow && len(local) == 0 {
+		return nil, gitrepo.ShallowFault()
 	}
-	f.level = bump.Applied(history.Stable, bump.Of(f.messages))
-	if history.Stable == nil && f.level == bump.None && len(commits) > 0 {
-		f.level = bump.Patch // the first release needs no reason
+	commits := make(map[string]string, len(tags))
+	names := make([]string, len(tags))
+	for i, t := range tags {
+		commits[t.Name], names[i] = t.Commit, t.Name
 	}
-	if o.bump != "auto" {
-		if f.level, err = bump.ParseLevel(o.bump); err != nil {
-			return f, fmt.Errorf("bump: %w", err)
+	versions, junk := bump.Tags(names, r.in.prefix)
+	if r.in.prefix != "" && len(junk) > 0 {
+		r.rt.Log.Info("git tags that are no versions are ignored", "count", len(junk), "first", strings.Join(junk[:min(5, len(junk))], " "))
+	}
+	all := make([]tagged, len(versions))
+	for i, t := range versions {
+		all[i] = tagged{gitrepo.Tag{Name: t.Name, Commit: commits[t.Name]}, t.Version}
+	}
+	return all, nil
+}
+
+// past is what HEAD's history says.
+type past struct {
+	versions bump.History
+	since    []gitrepo.Commit // since the last stable release
+	fresh    []gitrepo.Commit // since the last release of the channel; without a channel the same
+}
+
+// last is the newest version in the history: the highest prerelease when it is above the stable one.
+func (p past) last() *semver.Version {
+	last := p.versions.Stable
+	for _, v := range p.versions.Prereleases {
+		if last == nil || v.GreaterThan(last) {
+			last = v
 		}
 	}
-	f.version = bump.Next(history, f.level, o.prerelease, initial)
-	return f, nil
+	return last
+}
+
+func (r *run) history(ctx context.Context, repo *gitrepo.Repo, all []tagged) (past, error) {
+	var p past
+	isPrerelease := func(t tagged) bool { return t.version.Prerelease() != "" }
+	stable := slices.DeleteFunc(slices.Clone(all), isPrerelease)
+	prereleases := slices.DeleteFunc(slices.Clone(all), func(t tagged) bool { return !isPrerelease(t) })
+	base, found, err := latest(ctx, repo, stable, r.in.fetch == "auto")
+	if err != nil {
+		return p, err
+	}
+	first := base // where the commits begin that have to be here
+	if found {
+		p.versions.Stable = base.version
+	} else if first, found, err = latest(ctx, repo, prereleases, r.in.fetch == "auto"); err != nil {
+		return p, err
+	} else if found {
+		p.versions.Prereleases = append(p.versions.Prereleases, first.version)
+	}
+	if p.since, err = repo.Since(ctx, first.Tag); err != nil {
+		return p, err
+	}
+	p.fresh = p.since
+	here := make(map[string]bool, len(p.since))
+	for _, c := range p.since {
+		here[c.Hash] = true
+	}
+	opened := false
+	for _, t := range prereleases {
+		if !here[t.Commit] || base.version != nil && !t.version.GreaterThan(base.version) {
+			continue
+		}
+		p.versions.Prereleases = append(p.versions.Prereleases, t.version)
+		if r.in.channel != "" && r.takes(t.version) && !opened {
+			opened = true
+			if p.fresh, err = repo.Since(ctx, t.Tag); err != nil {
+				return p, err
+			}
+		}
+	}
+	return p, nil
+}
+
+func latest(ctx context.Context, repo *gitrepo.Repo, from []tagged, fetch bool) (tagged, bool, error) {
+	tags := make([]gitrepo.Tag, len(from))
+	for i, t := range from {
+		tags[i] = t.Tag
+	}
+	tag, found, err := repo.Latest(ctx, tags, fetch)
+	if err != nil || !found {
+		return tagged{}, false, err
+	}
+	return from[slices.Index(tags, tag)], true, nil
+}
+
+func messages(commits []gitrepo.Commit) []bump.Message {
+	all := make([]bump.Message, len(commits))
+	for i, c := range commits {
+		all[i] = bump.Parse(c.Hash, c.Message)
+	}
+	return all
+}
+
+// distance is the level between two versions. Something that is released has moved by a patch at least.
+func distance(from, to *semver.Version) bump.Level {
+	switch {
+	case from == nil:
+		return bump.Patch
+	case from.Major() != to.Major():
+		return bump.Major
+	case from.Minor() != to.Minor():
+		return bump.Minor
+	}
+	return bump.Patch
+}
+
+func text(v *semver.Version) string {
+	if v == nil {
+		return ""
+	}
+	return v.String()
+}
+
+// taken is the digest that has the version's tag when it is not rel. That is a fault unless the version is only taken
+// over from the commit's git tag: then the image was built a second time and there is nothing new.
+func (r *run) taken(ctx context.Context, client *registry.Client, rel release.Release, d decision) (release.Digest, error) {
+	tag := bump.ImageTag(d.version)
+	existing, err := client.Head(ctx, rel.Repository, tag)
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("look for the tag %s: %w", tag, err)
+	case existing == rel.Digest:
+		return "", nil
+	case d.again:
+		return existing, nil
+	}
+	return "", fault.Errorf(fault.Failed, "the tag %s:%s is on %s, this image is %s: a version is never moved",
+		rel.Repository, tag, existing.Short(), rel.Digest.Short()).
+		WithHint("set git-tag: true, so that the next version counts from this one, or give another version")
+}
+
+func (r *run) tagImage(ctx context.Context, client *registry.Client, rel release.Release, d decision) ([]string, error) {
+	tags := []string{bump.ImageTag(d.version)}
+	if r.in.floating {
+		names, err := client.Tags(ctx, rel.Repository)
+		if err != nil && !errors.Is(err, registry.ErrNotFound) {
+			return nil, err
+		}
+		tags = append(tags, bump.FloatingTags(d.version, append(bump.ImageVersions(names), d.known...))...)
+	}
+	if err := client.Tag(ctx, rel, tags...); err != nil {
+		return nil, fmt.Errorf("tag the image: %w", err)
+	}
+	return tags, nil
+}
+
+func (r *run) write(d decision, rel release.Release, released bool, tags []string) error {
+	var name, image, notes string
+	if d.version != nil {
+		name = r.in.prefix + d.version.String()
+	}
+	if rel.Digest != "" {
+		image = rel.Reference()
+	}
+	if released {
+		notes = bump.Notes(d.version.String(), d.messages)
+		rows := [][2]string{{"version", d.version.String()}, {"before", text(d.previous)}, {"why", d.why}}
+		if image != "" {
+			rows = append(rows, [2]string{"image", image}, [2]string{"tags", strings.Join(tags, ", ")})
+		}
+		r.rt.Summary(step.Report{Title: "Version " + d.version.String(), Rows: rows}.Markdown() + "\n" + notes)
+	}
+	return r.rt.Outputs(
+		step.Value{Output: r.out.version, Value: text(d.version)},
+		step.Value{Output: r.out.previous, Value: text(d.previous)},
+		step.Value{Output: r.out.tag, Value: name},
+		step.Value{Output: r.out.bump, Value: d.level.String()},
+		step.Value{Output: r.out.released, Value: strconv.FormatBool(released)},
+		step.Value{Output: r.out.tags, Value: strings.Join(tags, "\n")},
+		step.Value{Output: r.out.image, Value: image},
+		step.Value{Output: r.out.digest, Value: string(rel.Digest)},
+		step.Value{Output: r.out.notes, Value: notes},
+	)
 }
