@@ -1,0 +1,78 @@
+package process
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/backstep/backstep/internal/registry"
+)
+
+func layer(t *testing.T, headers ...tar.Header) registry.Layer {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		if h.Typeflag == tar.TypeReg {
+			h.Size = int64(len("text"))
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeReg {
+			if _, err := io.WriteString(w, "text"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return registry.Layer{Digest: "sha256:0123456789abcdef", Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+	}}
+}
+
+func TestHostileArchives(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		headers []tar.Header
+		want    string
+	}{
+		{"parent", []tar.Header{{Name: "../evil", Typeflag: tar.TypeReg}}, `layer 0123456789ab: entry "../evil": it leaves its folder`},
+		{"absolute link", []tar.Header{{Name: "l", Linkname: "/etc", Typeflag: tar.TypeSymlink}}, `layer 0123456789ab: entry "l": it links to "/etc", outside of its folder`},
+		{"link up", []tar.Header{{Name: "a/l", Linkname: "../../etc", Typeflag: tar.TypeSymlink}}, `layer 0123456789ab: entry "a/l": it links to "../../etc", outside of its folder`},
+		{"device", []tar.Header{{Name: "null", Typeflag: tar.TypeChar}}, `layer 0123456789ab: entry "null": type '3' is neither a file, a folder nor a link`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := filepath.Join(t.TempDir(), "images", "x")
+			err := unpack(root, []registry.Layer{layer(t, c.headers...)})
+			if err == nil || err.Error() != c.want {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+			if left, _ := filepath.Glob(filepath.Join(filepath.Dir(root), "*")); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func TestLayersAndWhiteouts(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "images", "x")
+	err := unpack(root, []registry.Layer{
+		layer(t, tar.Header{Name: "a/one", Typeflag: tar.TypeReg, Mode: 0o755}, tar.Header{Name: "a/two", Typeflag: tar.TypeReg, Mode: 0o644}),
+		layer(t, tar.Header{Name: "a/.wh.two", Typeflag: tar.TypeReg}, tar.Header{Name: "b", Linkname: "a/one", Typeflag: tar.TypeSymlink}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(filepath.Join(root, "b")); err != nil || info.Mode()&0o111 == 0 {
+		t.Errorf("b: %v, %v; want a program", info, err)
+	}
+	if exists(filepath.Join(root, "a/two")) {
+		t.Error("a/two survived its whiteout")
+	}
+}
