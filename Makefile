@@ -1,4 +1,4 @@
-.PHONY: help lint gen test e2e bench demo
+.PHONY: help lint gen test e2e bench demo picture
 
 help: ## this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -27,3 +27,6 @@ bench: ## ratios against the named peers
 
 demo: ## watch a bad release being taken back
 	go run ./cmd/backstep demo
+
+picture: ## record the demo as docs/demo.svg
+	go run ./cmd/backstep demo --picture docs/demo.svg

@@ -39,6 +39,7 @@ func Step() step.Step {
 		asJSON     bool
 		serve      string
 		failsAfter string
+		picture    string
 	)
 	return step.Step{
 		Name:     "demo",
@@ -50,6 +51,7 @@ func Step() step.Step {
 		Inputs: []input.Input{
 			input.Int(&rate, "rate", "Requests a second.", 1, 1000).Or("50"),
 			input.Bool(&asJSON, "json", step.JSONHelp),
+			input.String(&picture, "picture", "Write what was shown to this file, as an SVG."),
 			input.String(&serve, "serve", "Be the shop itself, in this version; the demo uses it."),
 			input.String(&failsAfter, "fails-after", "When the shop begins to fail; 0s is never.").Or("0s"),
 		},
@@ -61,7 +63,7 @@ func Step() step.Step {
 				}
 				return shop(ctx, rt.Getenv("ADDR"), serve, after)
 			}
-			return run(ctx, rt, rate, asJSON)
+			return run(ctx, rt, rate, asJSON, picture)
 		},
 	}
 }
@@ -111,7 +113,7 @@ type stage struct {
 	screen                            *screen
 }
 
-func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool) error {
+func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool, picture string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "backstep-demo-")
@@ -150,7 +152,7 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool) error {
 
 	var customers traffic
 	s := stage{dir: dir, program: program, repository: repository, address: supervisor.Address(),
-		screen: newScreen(rt.Stderr, &customers)}
+		screen: newScreen(rt.Stderr, &customers, picture != "")}
 	defer s.screen.close()
 
 	if err := s.deployed(ctx, "1.0.0", 0); err != nil {
@@ -185,7 +187,12 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool) error {
 	sum := customers.since(time.Time{})
 	r := result(sum, verified, event)
 	s.screen.close()
-	summarize(rt.Stderr, r)
+	summarize(s.screen.out, r)
+	if picture != "" {
+		if err := os.WriteFile(picture, drawing(s.screen.shown.String()), 0o644); err != nil {
+			return err
+		}
+	}
 	if asJSON {
 		if err := json.NewEncoder(rt.Stdout).Encode(r); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 type screen struct {
 	mu        sync.Mutex
 	out       io.Writer
+	shown     bytes.Buffer // what was written, when it is recorded
 	live      bool
 	start     time.Time
 	done      []string // what is over, a line each
@@ -35,11 +37,14 @@ type screen struct {
 // frame is how often the picture is drawn.
 const frame = 100 * time.Millisecond
 
-func newScreen(out io.Writer, customers *traffic) *screen {
+func newScreen(out io.Writer, customers *traffic, record bool) *screen {
 	s := &screen{out: out, start: time.Now(), names: map[string]string{}, customers: customers,
 		stop: make(chan struct{}), stopped: make(chan struct{})}
 	if f, ok := out.(*os.File); ok {
-		s.live = term.IsTerminal(int(f.Fd()))
+		s.live = term.IsTerminal(int(f.Fd())) && !record
+	}
+	if record {
+		s.out = io.MultiWriter(out, &s.shown)
 	}
 	go s.run()
 	return s
