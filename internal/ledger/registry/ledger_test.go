@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -138,3 +139,34 @@ func TestARegistryThatCannotBeReadIsNoEmptyHistory(t *testing.T) {
 type refusing struct{}
 
 func (refusing) RoundTrip(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed }
+
+// BenchmarkRead prints how many requests it takes to read the newest of 10 and of 10 000 events.
+func BenchmarkRead(b *testing.B) {
+	host := registrytest.InProcess(b)
+	client := registry.New()
+	for _, events := range []int{10, 10_000} {
+		l := New(client, fmt.Sprintf("%s/acme/%d", host, events), "production")
+		for seq := uint64(1); seq <= uint64(events); seq++ {
+			data := fmt.Appendf(nil, `{"seq":%d,"environment":"production","kind":"freeze","state":{}}`, seq)
+			tags := []string{l.event(seq)}
+			if seq == uint64(events) {
+				tags = append(tags, l.hint())
+			}
+			for _, tag := range tags {
+				if _, err := l.put(b.Context(), tag, eventType, data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		b.Run(fmt.Sprint(events), func(b *testing.B) {
+			var c counting
+			reader := New(registry.New(registry.WithTransport(&c)), l.repository, l.env)
+			for b.Loop() {
+				if e, err := reader.Newest(b.Context()); err != nil || e.Seq != uint64(events) {
+					b.Fatal(e.Seq, err)
+				}
+			}
+			b.ReportMetric(float64(c.n.Load())/float64(b.N), "requests/read")
+		})
+	}
+}
