@@ -95,15 +95,16 @@ func ParseReference(s string) (Reference, error) {
 		}
 		ref.Digest = d
 	}
+	tagged := false
 	if i := strings.LastIndex(rest, ":"); i > strings.LastIndex(rest, "/") {
-		rest, ref.Tag = rest[:i], rest[i+1:]
-		if _, err := name.NewTag(rest + ":" + ref.Tag); err != nil || ref.Tag == "" {
-			return ref, fault.Inputf("image %q: %q is no tag", s, ref.Tag)
-		}
+		rest, ref.Tag, tagged = rest[:i], rest[i+1:], true
 	}
 	repository, err := ParseRepository(rest)
 	if err != nil {
-		return ref, err
+		return Reference{}, err
+	}
+	if _, err := name.NewTag(rest + ":" + ref.Tag); tagged && (err != nil || ref.Tag == "") {
+		return Reference{}, fault.Inputf("image %q: %q is no tag", s, ref.Tag)
 	}
 	ref.Repository = repository
 	if ref.Tag == "" && ref.Digest == "" {

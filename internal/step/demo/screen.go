@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -141,8 +143,8 @@ func (s *screen) draw() {
 	}
 	all, recent := s.customers.since(s.start), s.customers.since(time.Now().Add(-time.Second))
 	lines = append(lines, "", fmt.Sprintf("  customers  %d served, %d failed", all.requests-all.failed, all.failed))
-	for release, n := range recent.bySource {
-		who := release
+	for _, release := range slices.Sorted(maps.Keys(recent.bySource)) {
+		who, n := release, recent.bySource[release]
 		if v := s.names[release]; v != "" {
 			who = v
 		}
