@@ -23,6 +23,12 @@ const (
 // is an error: a user has to find the same thing under the same name.
 func Files(steps []step.Step, schema []byte) (map[string][]byte, error) {
 	files := map[string][]byte{"docs/reference/backstep.schema.json": schema}
+	handed := map[string]bool{} // what an earlier job can hand on in its dotenv report
+	for _, s := range steps {
+		for _, out := range s.Outputs {
+			handed[out.Name] = true
+		}
+	}
 	var packaged []step.Step
 	for _, s := range steps {
 		files["docs/reference/"+s.Name+".md"] = reference(s)
@@ -31,7 +37,7 @@ func Files(steps []step.Step, schema []byte) (map[string][]byte, error) {
 		}
 		packaged = append(packaged, s)
 		files["actions/"+s.Name+"/action.yml"] = encode(action("backstep "+s.Name, s.Summary, s.Inputs, s.Outputs, s.Name))
-		files["templates/"+s.Name+"/template.yml"] = template(s)
+		files["templates/"+s.Name+"/template.yml"] = template(s, handed)
 	}
 	inputs, outputs, err := union(packaged)
 	if err != nil {
@@ -94,8 +100,9 @@ func action(name, summary string, inputs []input.Input, outputs []input.Output, 
 }
 
 // template is a component of GitLab. Values reach the step by variables that are not expanded, never by the
-// script.
-func template(s step.Step) []byte {
+// script. A required input that another step has as an output may be left out: GitLab lets the variables of a
+// dotenv report go before those of the job.
+func template(s step.Step, handed map[string]bool) []byte {
 	in := mapping(
 		"job-name", mapping("description", text("The name of the job."), "default", text(s.Name)),
 		"stage", mapping("description", text("The stage of the job."), "default", text("deploy")),
@@ -119,7 +126,7 @@ func template(s step.Step) []byte {
 				}
 				put(one, "options", sequence(options...))
 			}
-			if !i.Required {
+			if !i.Required || handed[i.Name] {
 				put(one, "default", quoted(i.Default))
 			}
 		}
