@@ -24,6 +24,7 @@ import (
 const (
 	stopping  = 5 * time.Second       // from SIGTERM to SIGKILL
 	readiness = 10 * time.Millisecond // between two looks whether a release is ready
+	busyFor   = 5 * time.Second       // the longest that a fresh program may be busy
 	answering = 2 * time.Second       // the longest a look takes
 	logLines  = 50                    // kept of each release
 	lineLimit = 1 << 10               // bytes kept of a line
@@ -67,17 +68,25 @@ func (in *instance) start() error {
 		return err
 	}
 	program := filepath.Join(in.root, filepath.Clean("/"+in.image.Entrypoint[0]))
-	in.cmd = exec.Command(program, in.image.Entrypoint[1:]...)
-	in.cmd.Dir = filepath.Join(in.root, filepath.Clean("/"+in.image.Dir))
-	in.cmd.Env = append(slices.Clone(in.image.Env), "PORT="+port, "ADDR="+in.address,
+	env := append(slices.Clone(in.image.Env), "PORT="+port, "ADDR="+in.address,
 		"BACKSTEP_RELEASE="+string(in.call.Release.Digest), "BACKSTEP_VERSION="+in.call.Release.Version)
 	for key, value := range in.call.Variables {
-		in.cmd.Env = append(in.cmd.Env, key+"="+value)
+		env = append(env, key+"="+value)
 	}
-	in.cmd.Stdout, in.cmd.Stderr = &in.output, &in.output
-	in.cmd.SysProcAttr = child()
 	in.phase, in.gone = plan.Starting, make(chan struct{})
-	if err := in.cmd.Start(); err != nil {
+	for end := time.Now().Add(busyFor); ; time.Sleep(readiness) {
+		in.cmd = exec.Command(program, in.image.Entrypoint[1:]...)
+		in.cmd.Dir = filepath.Join(in.root, filepath.Clean("/"+in.image.Dir))
+		in.cmd.Env = env
+		in.cmd.Stdout, in.cmd.Stderr = &in.output, &in.output
+		in.cmd.SysProcAttr = child()
+		err = in.cmd.Start()
+		// A process that was forked while the program was unpacked holds it open until it runs its own.
+		if !errors.Is(err, syscall.ETXTBSY) || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
 		in.phase, in.reason = plan.Failed, fmt.Sprintf("run %s: %v; the process target takes static binaries for this machine only", in.image.Entrypoint[0], err)
 		close(in.gone)
 		return nil
