@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/backstep/backstep/internal/config"
@@ -96,11 +98,20 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 		book = c.Repository
 	}
 	run := world.Host.Run()
+	machine, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("find the name of this machine: %w", err)
+	}
+	// Containers can share the name of their machine and still number their processes apart.
+	if space, err := os.Readlink("/proc/self/ns/pid"); err == nil {
+		machine += " " + space
+	}
 	return &Executor{
 		Name: name, Config: env, Ledger: ledgerregistry.New(client, book, name),
 		registry: client, image: c.Repository, target: to, router: shift,
 		world: world, log: world.Log.With("env", string(name)),
-		author: ledger.Author{Actor: run.Actor, Run: run.ID, Attempt: run.Attempt, URL: run.URL},
+		author: ledger.Author{Actor: run.Actor, Run: run.ID, Attempt: run.Attempt, URL: run.URL,
+			Machine: machine, Process: os.Getpid()},
 	}, nil
 }
 
@@ -240,7 +251,7 @@ func (x *Executor) admit(ctx context.Context) (ledger.Event, plan.State, error) 
 // between: what moved goes back. An interrupted rollback is always resumed.
 func (x *Executor) recover(ctx context.Context, newest ledger.Event, state plan.State) error {
 	in := *newest.State.Intent
-	if !in.Dead(x.Stamp()) {
+	if !x.dead(in) {
 		return locked(in)
 	}
 	x.log.Warn("an earlier run died half-way", "event", in.Seq, "kind", in.Kind, "release", in.To.Digest.Short())
@@ -260,6 +271,16 @@ func (x *Executor) recover(ctx context.Context, newest ledger.Event, state plan.
 		})
 	}
 	return x.takeBack(ctx, newest, in.To, "the run died half-way")
+}
+
+// dead says that the run which holds the intent is not at work any more: see Intent.Dead, and a process of this
+// machine that is gone needs no deadline.
+func (x *Executor) dead(in ledger.Intent) bool {
+	if in.Dead(x.Stamp()) {
+		return true
+	}
+	return in.Author.Process > 0 && in.Author.Machine == x.author.Machine &&
+		errors.Is(syscall.Kill(in.Author.Process, 0), syscall.ESRCH)
 }
 
 func locked(in ledger.Intent) error {

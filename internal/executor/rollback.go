@@ -96,7 +96,7 @@ func (x *Executor) goBack(ctx context.Context, newest ledger.Event, state plan.S
 		}
 	}
 	started, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-		if in := e.State.Intent; in != nil && !in.Dead(x.Stamp()) {
+		if in := e.State.Intent; in != nil && !x.dead(*in) {
 			return ledger.Event{}, locked(*in)
 		}
 		if (e.State.Live == nil) != (newest.State.Live == nil) ||

@@ -35,6 +35,8 @@ type Author struct {
 	Run     string `json:"run,omitempty"`
 	Attempt string `json:"attempt,omitempty"`
 	URL     string `json:"url,omitempty"`
+	Machine string `json:"machine,omitempty"` // its name, and on Linux its numbering of processes
+	Process int    `json:"process,omitempty"` // the number of the process on the machine
 }
 
 // Event is one transition of an environment, with a full snapshot of what is true after it: losing older
