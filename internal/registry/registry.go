@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -189,8 +190,24 @@ type reply struct {
 	body   []byte
 }
 
-// do sends one request about a repository and reads at most limit bytes of the answer.
+// errCut is wrapped by the error of an answer whose body ended early.
+var errCut = errors.New("the answer was cut short")
+
+// do sends one request about a repository and reads at most limit bytes of the answer. What is only read is
+// asked for again when the answer is cut short, which the transport below cannot see.
 func (c *Client) do(ctx context.Context, action, method, repository, path string, header http.Header, body []byte, limit int64) (reply, name.Repository, error) {
+	for pause := firstPause; ; pause *= 2 {
+		r, repo, err := c.once(ctx, action, method, repository, path, header, body, limit)
+		if !errors.Is(err, errCut) || method != http.MethodGet || pause > time.Second {
+			return r, repo, err
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return r, repo, err
+		}
+	}
+}
+
+func (c *Client) once(ctx context.Context, action, method, repository, path string, header http.Header, body []byte, limit int64) (reply, name.Repository, error) {
 	repo, t, err := c.through(ctx, repository, action)
 	if err != nil {
 		return reply{}, repo, err
@@ -214,7 +231,7 @@ func (c *Client) do(ctx context.Context, action, method, repository, path string
 	defer response.Body.Close()
 	read, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
 	if err != nil {
-		return reply{}, repo, err
+		return reply{}, repo, fmt.Errorf("%w: %w", errCut, err)
 	}
 	if int64(len(read)) > limit {
 		return reply{}, repo, fmt.Errorf("the answer is longer than %d bytes", limit)
@@ -260,6 +277,9 @@ func (c *Client) Get(ctx context.Context, repository, name string) (Manifest, er
 	m := Manifest{Digest: digestOf(r.body), MediaType: r.header.Get("Content-Type"), Body: r.body}
 	if strings.HasPrefix(name, "sha256:") && string(m.Digest) != name {
 		return Manifest{}, fmt.Errorf("%s: the registry sent %s instead", doing, m.Digest)
+	}
+	if said, err := release.ParseDigest(r.header.Get("Docker-Content-Digest")); err == nil && said != m.Digest {
+		return Manifest{}, fmt.Errorf("%s: the registry sent %s and calls it %s", doing, m.Digest, said)
 	}
 	return m, nil
 }

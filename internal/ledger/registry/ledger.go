@@ -15,6 +15,7 @@ package registry
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,8 @@ const (
 
 	holding = 5 * time.Second  // the longest that a writer may take from its flag to its event
 	dead    = 10 * time.Second // a flag that stands longer than this belongs to nobody
+
+	strides = 3 // how many events past the hint are read one by one
 )
 
 // Ledger is the ledger of one environment in one repository.
@@ -47,13 +50,14 @@ type Ledger struct {
 	repository string
 	env        release.Environment
 	dead       time.Duration
+	holding    time.Duration
 }
 
 var _ ledger.Ledger = (*Ledger)(nil)
 
 // New is the ledger of env in a repository, registry/name.
 func New(client *registry.Client, repository string, env release.Environment) *Ledger {
-	return &Ledger{client: client, repository: repository, env: env, dead: dead}
+	return &Ledger{client: client, repository: repository, env: env, dead: dead, holding: holding}
 }
 
 func (l *Ledger) hint() string            { return "bs." + string(l.env) }
@@ -80,20 +84,25 @@ type descriptor struct {
 	Data      []byte         `json:"data,omitempty"`
 }
 
-// put stores data under a tag as an artifact and returns its digest.
-func (l *Ledger) put(ctx context.Context, tag, artifactType string, data []byte) (release.Digest, error) {
+// prepare stores what an artifact needs, and returns its manifest, which is not stored yet.
+func (l *Ledger) prepare(ctx context.Context, artifactType string, data []byte) ([]byte, error) {
 	empty := []byte("{}")
 	config, err := l.client.PutBlob(ctx, l.repository, empty)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	layer, err := l.client.PutBlob(ctx, l.repository, data)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	body, err := json.Marshal(manifest{SchemaVersion: 2, MediaType: registry.OCIManifest, ArtifactType: artifactType,
+	return json.Marshal(manifest{SchemaVersion: 2, MediaType: registry.OCIManifest, ArtifactType: artifactType,
 		Config: descriptor{MediaType: emptyType, Digest: config, Size: len(empty), Data: empty},
 		Layers: []descriptor{{MediaType: artifactType, Digest: layer, Size: len(data), Data: data}}})
+}
+
+// put stores data under a tag as an artifact and returns its digest.
+func (l *Ledger) put(ctx context.Context, tag, artifactType string, data []byte) (release.Digest, error) {
+	body, err := l.prepare(ctx, artifactType, data)
 	if err != nil {
 		return "", err
 	}
@@ -154,20 +163,63 @@ func (l *Ledger) newest(ctx context.Context) (ledger.Event, release.Digest, erro
 			return e, "", err
 		}
 		// Lost, torn or not ours: the hint is only a hint.
-		if e, digest, err = l.search(ctx); err != nil || e.Seq == 0 {
-			return e, digest, err
+		hint := err
+		if e, digest, err = l.search(ctx); err != nil {
+			return e, "", err
+		}
+		if e.Seq == 0 && !missing(hint) {
+			return e, "", fmt.Errorf("%w; and the registry shows no event", hint)
+		}
+		if e.Seq == 0 {
+			return e, "", nil
 		}
 	}
-	for {
+	for stride := 1; ; stride++ {
 		next, d, err := l.read(ctx, l.event(e.Seq+1))
 		if missing(err) {
 			return e, digest, nil
+		}
+		if err == nil && stride == strides {
+			next, d, err = l.gallop(ctx, next.Seq)
 		}
 		if err != nil {
 			return e, "", err
 		}
 		e, digest = next, d
 	}
+}
+
+// gallop is the newest of the events from seq on, which is there, for a hint that is far behind: where tags
+// cannot be moved it stays at the first event. From the hint on no number is missing.
+func (l *Ledger) gallop(ctx context.Context, seq uint64) (ledger.Event, release.Digest, error) {
+	there := func(seq uint64) (bool, error) {
+		_, err := l.client.Head(ctx, l.repository, l.event(seq))
+		if missing(err) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	low, high := seq, seq+1 // the one is there, the other is not
+	for step := uint64(1); ; step *= 2 {
+		high = low + step
+		if ok, err := there(high); err != nil {
+			return ledger.Event{}, "", err
+		} else if !ok {
+			break
+		}
+		low = high
+	}
+	for high-low > 1 {
+		middle := low + (high-low)/2
+		if ok, err := there(middle); err != nil {
+			return ledger.Event{}, "", err
+		} else if ok {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return l.read(ctx, l.event(low))
 }
 
 // search finds the newest event without the hint: by the list of tags, whose order and paging mean nothing.
@@ -236,42 +288,70 @@ func (l *Ledger) try(ctx context.Context, change func(ledger.Event) (ledger.Even
 	}
 
 	flag := l.flags(e.Seq) + strings.ToLower(rand.Text())
-	raised := time.Now()
-	own, err := l.put(ctx, flag, flagType, []byte(strconv.Quote(flag)))
-	// Whatever happens from here on, also the end of ctx, the flag comes down.
+	signal, err := l.prepare(ctx, flagType, []byte(strconv.Quote(flag)))
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	body, err := l.prepare(ctx, eventType, data)
+	if err != nil {
+		return ledger.Event{}, err
+	}
+	// From here on a slow registry must not hold us up: the event is written before anybody can take our
+	// flag for a dead writer's, or not at all.
+	holding, cancel := context.WithTimeout(ctx, l.holding)
+	defer cancel()
+	own, err := l.client.Put(ctx, l.repository, flag, registry.OCIManifest, signal)
+	// Whatever happens now, also the end of ctx, the flag comes down.
 	defer func() {
 		lowering, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		l.lower(lowering, flag, own)
+		standing[flag] = time.Time{} // where it cannot be deleted, we at least do not wait for ourselves
 	}()
 	if err != nil {
 		return ledger.Event{}, err
 	}
-	if err := l.alone(ctx, e.Seq, flag, standing); err != nil {
-		return ledger.Event{}, err
-	}
-	switch _, err := l.client.Head(ctx, l.repository, l.event(e.Seq)); {
-	case err == nil:
-		return ledger.Event{}, errAgain
-	case !missing(err):
-		return ledger.Event{}, err
-	}
-	if time.Since(raised) > holding {
-		return ledger.Event{}, fmt.Errorf("the registry is slow: %w", errAgain)
-	}
-	written, err := l.put(ctx, l.event(e.Seq), eventType, data)
-	if err != nil {
+	if err := l.write(holding, e.Seq, flag, body, standing); err != nil {
+		// What failed may have been done: an answer was lost, or a repetition was refused.
+		stored, digest, unread := l.read(ctx, l.event(e.Seq))
+		switch {
+		case errors.Is(err, errAgain), unread == nil && digest != digestOf(body):
+			return ledger.Event{}, errAgain
+		case unread == nil:
+			l.move(ctx, data)
+			return stored, nil
+		case missing(unread) && holding.Err() != nil && ctx.Err() == nil:
+			return ledger.Event{}, fmt.Errorf("the registry is slow: %w", errAgain)
+		}
 		return ledger.Event{}, err
 	}
 	stored, digest, err := l.read(ctx, l.event(e.Seq))
 	if err != nil {
-		return ledger.Event{}, err
+		return ledger.Event{}, fmt.Errorf("written, but not read back: %w", err)
 	}
-	if digest != written {
+	if digest != digestOf(body) {
 		return ledger.Event{}, errAgain
 	}
 	l.move(ctx, data)
 	return stored, nil
+}
+
+// write stores an event if its flag is the only one and nobody has written that event.
+func (l *Ledger) write(ctx context.Context, seq uint64, flag string, body []byte, standing map[string]time.Time) error {
+	if err := l.alone(ctx, seq, flag, standing); err != nil {
+		return err
+	}
+	if _, err := l.client.Head(ctx, l.repository, l.event(seq)); err == nil {
+		return errAgain
+	} else if !missing(err) {
+		return err
+	}
+	_, err := l.client.Put(ctx, l.repository, l.event(seq), registry.OCIManifest, body)
+	return err
+}
+
+func digestOf(body []byte) release.Digest {
+	return release.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(body)))
 }
 
 // move points the hint to the event with these data. The hint is only a hint: when it cannot be moved, the
@@ -328,15 +408,16 @@ func (l *Ledger) up(ctx context.Context, tag string, standing map[string]time.Ti
 	if time.Since(since) < l.dead {
 		return true, nil
 	}
-	return !l.lower(ctx, tag, m.Digest), nil
+	l.lower(ctx, tag, m.Digest) // where that is not possible, the writer is dead all the same
+	return false, nil
 }
 
 // lowered is what a flag holds that is down but cannot be deleted.
 const lowered = `"lowered"`
 
-// lower takes a flag down and reports whether it is. Registries differ in what they delete: the tag, only
+// lower takes a flag down as well as it can. Registries differ in what they delete: the tag, only
 // the digest (some keep the tag even then), or nothing; what remains is overwritten.
-func (l *Ledger) lower(ctx context.Context, tag string, digest release.Digest) bool {
+func (l *Ledger) lower(ctx context.Context, tag string, digest release.Digest) {
 	for _, name := range []string{tag, string(digest)} {
 		if name == "" {
 			continue
@@ -345,11 +426,10 @@ func (l *Ledger) lower(ctx context.Context, tag string, digest release.Digest) b
 			continue
 		}
 		if _, err := l.client.Head(ctx, l.repository, tag); missing(err) {
-			return true
+			return
 		}
 	}
-	_, err := l.put(ctx, tag, flagType, []byte(lowered))
-	return err == nil
+	_, _ = l.put(ctx, tag, flagType, []byte(lowered))
 }
 
 // Pin gives r, and each of its platforms, a tag of its own, in the repository where it is.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -98,7 +100,8 @@ func start(t testing.TB, program string, args ...string) string {
 }
 
 // Faulty is the host:port of a proxy in front of a registry that spoils about one request of share: with 429,
-// 503, a connection that is reset, or an answer that is lost after the request was carried out.
+// 503, a delay, a connection that is reset, or an answer that is cut short or lost after the request was
+// carried out.
 func Faulty(t testing.TB, upstream string, share int) string {
 	t.Helper()
 	to := &url.URL{Scheme: "http", Host: upstream}
@@ -116,13 +119,22 @@ func Faulty(t testing.TB, upstream string, share int) string {
 			forward.ServeHTTP(w, r)
 			return
 		}
-		switch draw(4) {
+		switch draw(6) {
 		case 0:
 			http.Error(w, "slow down", http.StatusTooManyRequests)
 		case 1:
 			http.Error(w, "not now", http.StatusServiceUnavailable)
 		case 2:
 			reset(w)
+		case 3:
+			time.Sleep(50 * time.Millisecond)
+			forward.ServeHTTP(w, r)
+		case 4:
+			if r.Method != http.MethodGet {
+				reset(w)
+				return
+			}
+			cut(w, r, forward)
 		default:
 			if strings.Contains(r.URL.Path, "/uploads/") && r.Method == http.MethodPut {
 				reset(w) // an upload session cannot be finished twice on every registry
@@ -134,6 +146,17 @@ func Faulty(t testing.TB, upstream string, share int) string {
 	}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
+}
+
+// cut sends an answer of which half is missing.
+func cut(w http.ResponseWriter, r *http.Request, from http.Handler) {
+	whole := httptest.NewRecorder()
+	from.ServeHTTP(whole, r)
+	maps.Copy(w.Header(), whole.Header())
+	w.Header().Set("Content-Length", strconv.Itoa(whole.Body.Len()))
+	w.WriteHeader(whole.Code)
+	w.Write(whole.Body.Bytes()[:whole.Body.Len()/2])
+	panic(http.ErrAbortHandler) // the server's own way to end a connection in the middle of an answer
 }
 
 // reset ends the connection without an answer.
