@@ -27,10 +27,8 @@ type docker struct{ client *registry.Client }
 // Build builds and pushes each tag. Without a tag the image is pushed under one that is made of its own
 // identity, since the engine pushes tags only.
 func (b docker) Build(ctx context.Context, r builder.Request) (release.Digest, error) {
-	if r.Base != "" || len(r.Files) > 0 || len(r.Entrypoint) > 0 || len(r.Command) > 0 || len(r.Env) > 0 ||
-		len(r.Ports) > 0 || r.User != "" || r.Dir != "" {
-		return "", fault.Inputf("base, files, entrypoint, command, env, ports, user and workdir are for builder layers").
-			WithHint("write them into the Dockerfile, or choose --builder layers")
+	if err := check(r); err != nil {
+		return "", err
 	}
 	folder, err := os.MkdirTemp("", "backstep-docker-")
 	if err != nil {
@@ -69,6 +67,31 @@ func (b docker) Build(ctx context.Context, r builder.Request) (release.Digest, e
 	return b.client.Head(ctx, r.Repository, tags[0])
 }
 
+// check refuses what belongs into the Dockerfile: leaving it out would build another image.
+func check(r builder.Request) error {
+	var faults []error
+	for _, in := range []struct {
+		name  string
+		given bool
+	}{
+		{"base", r.Base != ""}, {"files", len(r.Files) > 0}, {"entrypoint", len(r.Entrypoint) > 0},
+		{"command", len(r.Command) > 0}, {"env", len(r.Env) > 0}, {"ports", len(r.Ports) > 0},
+		{"user", r.User != ""}, {"workdir", r.Dir != ""},
+	} {
+		if in.given {
+			faults = append(faults, fault.Inputf("input %s is for builder layers", in.name).
+				WithHint("write it into %s, or choose --builder layers", r.Dockerfile))
+		}
+	}
+	if !filepath.IsLocal(r.Dockerfile) {
+		faults = append(faults, fault.Inputf("dockerfile %s leaves the context %s", r.Dockerfile, r.Context))
+	} else if info, err := os.Stat(filepath.Join(r.Context, r.Dockerfile)); err != nil || !info.Mode().IsRegular() {
+		faults = append(faults, fault.Inputf("there is no file %s in %s", r.Dockerfile, r.Context).
+			WithHint("name it with --dockerfile, or choose --builder layers"))
+	}
+	return errors.Join(faults...)
+}
+
 // run runs docker with these arguments. What it says is part of the error.
 func run(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, "docker", args...)
@@ -80,7 +103,12 @@ func run(ctx context.Context, args ...string) error {
 	}
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		return fault.Errorf(fault.Failed, "docker %s: %w", args[0], err).
+		last := lines[len(lines)-1]
+		code := fault.Failed
+		if strings.Contains(last, "denied") || strings.Contains(last, "unauthorized") || strings.Contains(last, "no basic auth") {
+			code = fault.Input
+		}
+		return fault.Errorf(code, "docker %s: %w: %s", args[0], err, last).
 			WithHint("it said:\n%s", strings.Join(lines[max(0, len(lines)-15):], "\n"))
 	}
 	return nil

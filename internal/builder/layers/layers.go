@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -40,34 +41,42 @@ type layers struct{ client *registry.Client }
 
 // Build makes one layer of the files, streams it through a temporary file, and pushes the image.
 func (b layers) Build(ctx context.Context, r builder.Request) (release.Digest, error) {
-	if len(r.Entrypoint) == 0 && r.Base == "" {
-		return "", fault.Inputf("an image without a base needs an entrypoint").WithHint("give --entrypoint, once for each word")
-	}
-	base, err := b.base(ctx, r)
+	img, err := b.base(ctx, r)
 	if err != nil {
 		return "", err
 	}
 	if len(r.Files) > 0 {
+		format, err := img.MediaType()
+		if err != nil {
+			return "", fmt.Errorf("read the base: %w", err)
+		}
 		l, err := newLayer(ctx, r)
 		if err != nil {
 			return "", err
 		}
 		defer l.remove()
-		base, err = mutate.Append(base, mutate.Addendum{Layer: l, MediaType: types.OCILayer,
+		l.format = types.OCILayer
+		if format == types.DockerManifestSchema2 {
+			l.format = types.DockerLayer
+		}
+		img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: l.format,
 			History: v1.History{Created: v1.Time{Time: r.Created}, CreatedBy: "backstep build-image"}})
 		if err != nil {
 			return "", fmt.Errorf("add the files: %w", err)
 		}
 	}
-	img, err := configured(base, r)
-	if err != nil {
+	if img, err = configured(img, r); err != nil {
 		return "", err
 	}
 	return b.client.Push(ctx, r.Repository, img, r.Tags...)
 }
 
+// base is the image to build on, which has to be for the platform that is wanted.
 func (b layers) base(ctx context.Context, r builder.Request) (v1.Image, error) {
 	if r.Base == "" {
+		if len(r.Files) == 0 {
+			return nil, fault.Inputf("there are neither files nor a base: the image would be empty").WithHint("give --files FROM:TO")
+		}
 		img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 		return mutate.ConfigMediaType(img, types.OCIConfigJSON), nil
 	}
@@ -79,7 +88,18 @@ func (b layers) base(ctx context.Context, r builder.Request) (v1.Image, error) {
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, fault.Inputf("base image %s does not exist", r.Base)
 	}
-	return img, err
+	if err != nil {
+		return nil, err
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration of %s: %w", r.Base, err)
+	}
+	if file.OS != r.OS || file.Architecture != r.Arch {
+		return nil, fault.Inputf("base image %s is for %s/%s, not %s/%s", r.Base, file.OS, file.Architecture, r.OS, r.Arch).
+			WithHint("choose the platform with --platform, or another base")
+	}
+	return img, nil
 }
 
 // configured is the image with everything of r that is not a file.
@@ -89,7 +109,7 @@ func configured(img v1.Image, r builder.Request) (v1.Image, error) {
 		return nil, fmt.Errorf("read the configuration of the base: %w", err)
 	}
 	file = file.DeepCopy()
-	file.OS, file.Architecture = r.OS, r.Arch
+	file.OS, file.Architecture = r.OS, r.Arch // an empty base has none
 	file.Created = v1.Time{Time: r.Created}
 	c := &file.Config
 	if len(r.Entrypoint) > 0 {
@@ -102,6 +122,9 @@ func configured(img v1.Image, r builder.Request) (v1.Image, error) {
 		key, _, _ := strings.Cut(v, "=")
 		c.Env = slices.DeleteFunc(c.Env, func(old string) bool { return strings.HasPrefix(old, key+"=") })
 		c.Env = append(c.Env, v)
+	}
+	if len(c.Entrypoint) == 0 && len(c.Cmd) == 0 {
+		return nil, fault.Inputf("the image has neither an entrypoint nor a command").WithHint("give --entrypoint, once for each word")
 	}
 	if c.Labels == nil {
 		c.Labels = map[string]string{}
@@ -125,6 +148,9 @@ func configured(img v1.Image, r builder.Request) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the configuration: %w", err)
 	}
+	if format, err := img.MediaType(); err != nil || format != types.OCIManifestSchema1 {
+		return img, err // a manifest in Docker's format has no annotations
+	}
 	return mutate.Annotations(img, r.Labels).(v1.Image), nil
 }
 
@@ -133,6 +159,7 @@ type layer struct {
 	path         string
 	digest, diff v1.Hash
 	size         int64
+	format       types.MediaType
 }
 
 var _ v1.Layer = (*layer)(nil)
@@ -141,7 +168,7 @@ func (l *layer) Digest() (v1.Hash, error)            { return l.digest, nil }
 func (l *layer) DiffID() (v1.Hash, error)            { return l.diff, nil }
 func (l *layer) Compressed() (io.ReadCloser, error)  { return os.Open(l.path) }
 func (l *layer) Size() (int64, error)                { return l.size, nil }
-func (l *layer) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
+func (l *layer) MediaType() (types.MediaType, error) { return l.format, nil }
 func (l *layer) remove()                             { os.Remove(l.path) }
 
 // Uncompressed is what the layer was made of.
@@ -195,13 +222,15 @@ func newLayer(ctx context.Context, r builder.Request) (*layer, error) {
 	return l, nil
 }
 
-// entry is one thing of the archive, before it is sorted.
+// entry is a file or an empty folder of the archive.
 type entry struct {
-	to, from string // from is inside the context; "" is a folder that nobody named
-	info     fs.FileInfo
+	from string // inside the context
+	info fs.FileInfo
 }
 
 // pack writes the files in the order of their names, owned by root, all of one time, with one of two modes.
+// Folders are only written when they are empty: the others are made by whoever unpacks, and one that the base
+// has stays as it is, be it a link or of another mode.
 func pack(ctx context.Context, archive *tar.Writer, r builder.Request) error {
 	root, err := os.OpenRoot(r.Context)
 	if err != nil {
@@ -215,72 +244,105 @@ func pack(ctx context.Context, archive *tar.Writer, r builder.Request) error {
 			faults = append(faults, err)
 		}
 	}
+	if len(faults) == 0 && r.Base == "" && len(r.Entrypoint) > 0 {
+		program := strings.TrimPrefix(path.Join("/", r.Dir, r.Entrypoint[0]), "/")
+		if path.IsAbs(r.Entrypoint[0]) {
+			program = strings.TrimPrefix(path.Clean(r.Entrypoint[0]), "/")
+		}
+		if e, there := entries[program]; !there || e.info.IsDir() {
+			faults = append(faults, fault.Inputf("entrypoint %s is not among the files", r.Entrypoint[0]).
+				WithHint("the image has %s", strings.Join(some(entries), ", ")))
+		}
+	}
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
-	for to := range entries {
-		for dir := path.Dir(to); dir != "."; dir = path.Dir(dir) {
-			if _, there := entries[dir]; there {
-				break
-			}
-			entries[dir] = entry{to: dir}
-		}
-	}
-	names := make([]string, 0, len(entries))
-	for name := range entries {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if err := write(archive, root, entries[name], r.Created); err != nil {
+		if err := write(archive, root, name, entries[name], r.Created); err != nil {
 			return fmt.Errorf("add %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
+// some is the first names of entries, for a hint.
+func some(entries map[string]entry) []string {
+	const most = 5
+	names := slices.Sorted(maps.Keys(entries))
+	if len(names) > most {
+		names = append(names[:most], "…")
+	}
+	for i, name := range names[:min(most, len(names))] {
+		names[i] = "/" + name
+	}
+	return names
+}
+
+// collect finds what one file or folder brings. A destination that ends in / is a folder.
 func collect(root *os.Root, file builder.File, into map[string]entry) error {
 	from := path.Clean(filepath.ToSlash(file.From))
 	if !filepath.IsLocal(from) {
 		return fault.Inputf("file %q leaves the context", file.From).WithHint("name it from the context folder, without ..")
 	}
-	to := strings.TrimPrefix(path.Clean("/"+file.To), "/")
-	if to == "" {
-		to = "."
-	}
-	if _, err := root.Lstat(from); err != nil {
+	info, err := root.Lstat(from)
+	if err != nil {
 		return fault.Inputf("file %q: %w", file.From, err).WithHint("files are named from the context folder")
 	}
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		return notPacked(from)
+	}
+	to := file.To
+	if !info.IsDir() && strings.HasSuffix(to, "/") {
+		to += path.Base(from)
+	}
+	to = strings.TrimPrefix(path.Clean("/"+to), "/")
 	return fs.WalkDir(root.FS(), from, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		if d.IsDir() {
+			if d.Name() == ".git" && name != from {
+				return fs.SkipDir // it can hold credentials
+			}
+			if content, err := fs.ReadDir(root.FS(), name); err != nil || len(content) > 0 {
+				return err
+			}
 		}
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
 		if !info.IsDir() && !info.Mode().IsRegular() {
-			return fault.Inputf("%s is neither a file nor a folder", name).
-				WithHint("links and devices are not packed: name what it points to")
+			return notPacked(name)
 		}
-		place := path.Join(to, strings.TrimPrefix(strings.TrimPrefix(name, from), "/"))
+		inside := strings.TrimPrefix(strings.TrimPrefix(name, from), "/")
 		if from == "." {
-			place = path.Join(to, name)
+			inside = strings.TrimPrefix(name, ".")
 		}
-		if place != "." {
-			into[place] = entry{to: place, from: name, info: info}
+		place := path.Join(to, inside)
+		if place == "" {
+			return nil
 		}
+		if other, twice := into[place]; twice && other.from != name {
+			return fault.Inputf("%s and %s are both to be /%s", other.from, name, place)
+		}
+		into[place] = entry{from: name, info: info}
 		return nil
 	})
 }
 
-func write(archive *tar.Writer, root *os.Root, e entry, created time.Time) error {
-	h := &tar.Header{Name: e.to, ModTime: created.Truncate(time.Second), Format: tar.FormatPAX, Mode: 0o755}
-	if e.info == nil || e.info.IsDir() {
-		h.Typeflag, h.Name = tar.TypeDir, e.to+"/"
+func notPacked(name string) error {
+	return fault.Inputf("%s is neither a file nor a folder", name).
+		WithHint("links and devices are not packed: name what it points to")
+}
+
+func write(archive *tar.Writer, root *os.Root, name string, e entry, created time.Time) error {
+	h := &tar.Header{Name: name, ModTime: created.Truncate(time.Second), Format: tar.FormatPAX, Mode: 0o755}
+	if e.info.IsDir() {
+		h.Typeflag, h.Name = tar.TypeDir, name+"/"
 		return archive.WriteHeader(h)
 	}
 	h.Typeflag, h.Size = tar.TypeReg, e.info.Size()

@@ -4,6 +4,7 @@ package plain
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -46,10 +47,19 @@ func (p plain) Run() host.Run {
 		ID:         first("BACKSTEP_RUN", "BUILD_TAG", "CI_PIPELINE_NUMBER", "DRONE_BUILD_NUMBER", "PIPELINE_ID"),
 		URL:        first("BACKSTEP_RUN_URL", "BUILD_URL", "CI_PIPELINE_URL", "DRONE_BUILD_LINK"),
 		Actor:      first("BACKSTEP_ACTOR", "BUILD_USER_ID", "CI_COMMIT_AUTHOR", "DRONE_COMMIT_AUTHOR", "USER", "LOGNAME"),
-		Repository: first("GIT_URL", "CI_REPO_URL", "DRONE_REPO_LINK"),
+		Repository: withoutUser(first("GIT_URL", "CI_REPO_URL", "DRONE_REPO_LINK")),
 		Commit:     first("GIT_COMMIT", "CI_COMMIT_SHA", "DRONE_COMMIT_SHA"),
 		Ref:        first("GIT_BRANCH", "CI_COMMIT_REF", "DRONE_COMMIT_REF"),
 	}
+}
+
+// withoutUser is an address without the user and password that it may hold: it becomes a label.
+func withoutUser(address string) string {
+	if u, err := url.Parse(address); err == nil && u.User != nil {
+		u.User = nil
+		return u.String()
+	}
+	return address
 }
 
 // Input reads BACKSTEP_, then PLUGIN_, which Drone and Woodpecker set.

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Masterminds/semver/v3"
+
 	"github.com/backstep/backstep/internal/builder"
 	"github.com/backstep/backstep/internal/builder/docker"
 	"github.com/backstep/backstep/internal/builder/layers"
@@ -27,7 +29,7 @@ import (
 )
 
 var (
-	outImage    = input.Output{Name: "image", Help: "The image, as registry/name@sha256:…; empty when none was given."}
+	outImage    = input.Output{Name: "image", Help: "The image, as registry/name@sha256:…."}
 	outDigest   = input.Output{Name: "digest", Help: "Its digest."}
 	outTags     = input.Output{Name: "tags", Help: "The tags that the image was given, one a line."}
 	outMetadata = input.Output{Name: "metadata", Help: "All of it as one JSON object, with the labels."}
@@ -135,6 +137,14 @@ func complete(ctx context.Context, rt *step.Runtime, r builder.Request, o option
 	var faults []error
 	if _, err := registry.ParseRepository(r.Repository); err != nil {
 		faults = append(faults, err)
+	}
+	for _, tag := range r.Tags {
+		if strings.HasPrefix(tag, "bs.") {
+			faults = append(faults, fault.Inputf("tag %q: tags that begin with bs. are the ledger's", tag))
+		}
+	}
+	if _, err := semver.StrictNewVersion(o.version); o.version != "" && err != nil {
+		faults = append(faults, fault.Inputf("version %q is no SemVer: want for example 1.4.2 or 1.5.0-rc.1, without v", o.version))
 	}
 	r.OS, r.Arch, _ = strings.Cut(o.platform, "/")
 	for _, f := range o.files {
