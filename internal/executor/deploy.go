@@ -96,6 +96,7 @@ func (x *Executor) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 	if err != nil {
 		return out, err
 	}
+	defer x.hold(ctx, started.Seq)()
 	if err := x.carryOut(ctx, started, out.Plan); err != nil {
 		return out, err
 	}

@@ -3,12 +3,14 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -251,8 +253,8 @@ func (x *Executor) admit(ctx context.Context) (ledger.Event, plan.State, error) 
 // between: what moved goes back. An interrupted rollback is always resumed.
 func (x *Executor) recover(ctx context.Context, newest ledger.Event, state plan.State) error {
 	in := *newest.State.Intent
-	if !x.dead(in) {
-		return locked(in)
+	if err := x.free(ctx, in); err != nil {
+		return err
 	}
 	x.log.Warn("an earlier run died half-way", "event", in.Seq, "kind", in.Kind, "release", in.To.Digest.Short())
 	if in.Kind == ledger.RollbackStarted {
@@ -273,20 +275,53 @@ func (x *Executor) recover(ctx context.Context, newest ledger.Event, state plan.
 	return x.takeBack(ctx, newest, in.To, "the run died half-way")
 }
 
-// dead says that the run which holds the intent is not at work any more: see Intent.Dead, and a process of this
-// machine that is gone needs no deadline.
-func (x *Executor) dead(in ledger.Intent) bool {
+// free makes sure that the run which holds the intent is not at work any more: see Intent.Dead; besides, a
+// process of this machine that is gone is dead, and so is a run that is no longer heard.
+func (x *Executor) free(ctx context.Context, in ledger.Intent) error {
 	if in.Dead(x.Stamp()) {
-		return true
+		return nil
 	}
-	return in.Author.Process > 0 && in.Author.Machine == x.author.Machine &&
-		errors.Is(syscall.Kill(in.Author.Process, 0), syscall.ESRCH)
+	if in.Author.Process > 0 && in.Author.Machine == x.author.Machine {
+		if errors.Is(syscall.Kill(in.Author.Process, 0), syscall.ESRCH) {
+			return nil
+		}
+		return locked(in)
+	}
+	x.log.Info("another run holds the lock; listening whether it is alive", "event", in.Seq, "by", in.Author.String())
+	if alive, err := x.Ledger.Beating(ctx, in.Seq); err != nil || alive {
+		return cmp.Or(err, locked(in))
+	}
+	return nil
+}
+
+// hold beats for the intent numbered seq until the function it returns is called.
+func (x *Executor) hold(ctx context.Context, seq uint64) (release func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		pace := time.NewTicker(ledger.BeatEvery)
+		defer pace.Stop()
+		for {
+			if err := x.Ledger.Beat(ctx, seq); err != nil && ctx.Err() == nil {
+				x.log.Debug("a beat was lost", "error", err)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-pace.C:
+			}
+		}
+	})
+	return func() {
+		cancel()
+		beating.Wait()
+	}
 }
 
 func locked(in ledger.Intent) error {
 	return fault.Errorf(fault.Refused, "%s of %s by %s is under way (event %d)",
 		strings.TrimSuffix(string(in.Kind), ".started"), in.To, in.Author, in.Seq).
-		WithHint("wait for it; if it died, its lock ends at %s", in.Deadline.UTC().Format(time.RFC3339))
+		WithHint("wait for it; if it dies, the next run takes over, at the latest at %s", in.Deadline.UTC().Format(time.RFC3339))
 }
 
 // takeBack undoes a deploy of r that has not ended, under a number of its own: the release that was live gets
@@ -307,6 +342,7 @@ func (x *Executor) takeBack(ctx context.Context, newest ledger.Event, r release.
 	if err != nil {
 		return err
 	}
+	defer x.hold(ctx, started.Seq)()
 	if err := x.run(ctx, started.Seq, undo); err != nil {
 		return fault.Errorf(fault.HalfWay, "take back %s: %w", r, err).
 			WithHint("the next run tries again; or look at the target yourself")

@@ -96,8 +96,8 @@ func (x *Executor) goBack(ctx context.Context, newest ledger.Event, state plan.S
 		}
 	}
 	started, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-		if in := e.State.Intent; in != nil && !x.dead(*in) {
-			return ledger.Event{}, locked(*in)
+		if in := e.State.Intent; in != nil && (newest.State.Intent == nil || in.Seq != newest.State.Intent.Seq) {
+			return ledger.Event{}, locked(*in) // it came in between; the one in newest is known to be dead
 		}
 		if (e.State.Live == nil) != (newest.State.Live == nil) ||
 			e.State.Live != nil && e.State.Live.Release.Digest != newest.State.Live.Release.Digest {
@@ -113,6 +113,7 @@ func (x *Executor) goBack(ctx context.Context, newest ledger.Event, state plan.S
 	if err != nil {
 		return returned{}, err
 	}
+	defer x.hold(ctx, started.Seq)()
 	// From here on going back is finished even when the run is cancelled.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.deadline(p).Sub(x.world.Now()))
 	defer cancel()

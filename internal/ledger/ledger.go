@@ -126,9 +126,18 @@ type Ledger interface {
 	// it is. Seq, Environment and Previous are set by the ledger. When Commit returns nil, every later
 	// Newest of anybody shows this event or a later one.
 	Commit(ctx context.Context, change func(newest Event) (Event, error)) (Event, error)
+	// Beat shows that the run which holds the intent numbered seq is alive. It has to be called every
+	// BeatEvery for as long as the run changes anything.
+	Beat(ctx context.Context, seq uint64) error
+	// Beating waits until the run that holds the intent numbered seq is heard, or has been silent for
+	// several beats by our own clock: clocks are never compared.
+	Beating(ctx context.Context, seq uint64) (bool, error)
 	// Pin keeps r, with every platform of it, from being cleaned up.
 	Pin(ctx context.Context, seq uint64, r release.Release) error
 }
+
+// BeatEvery is the time between two beats of a run that is at work.
+const BeatEvery = 2 * time.Second
 
 // ErrNoEvent says that the ledger has no event with that number.
 var ErrNoEvent = errors.New("no such event")

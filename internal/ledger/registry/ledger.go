@@ -3,6 +3,7 @@
 //	bs.<env>.<seq8>             one event; the PUT of this name is the commit
 //	bs.<env>                    a hint to the newest event
 //	bs.<env>.l.<seq8>.<nonce>   a flag: somebody is about to write that event
+//	bs.<env>.b                  the last beat of the run that changes the environment
 //	bs.<env>.k.<seq8>[.<arch>]  a pin: an image that a rollback may need
 //
 // No registry tried offers compare-and-swap, so writers raise a flag, look whether they are alone, and only
@@ -32,6 +33,7 @@ import (
 
 const (
 	eventType = "application/vnd.backstep.event.v1+json"
+	beatType  = "application/vnd.backstep.beat.v1+json"
 	flagType  = "application/vnd.backstep.flag.v1+json"
 	emptyType = "application/vnd.oci.empty.v1+json"
 
@@ -40,6 +42,8 @@ const (
 
 	holding = 5 * time.Second  // the longest that a writer may take from its flag to its event
 	dead    = 10 * time.Second // a flag that stands longer than this belongs to nobody
+
+	silence = 7 * time.Second // from a run that is silent for this long, more than three beats, nothing more will come
 
 	strides = 3 // how many events past the hint are read one by one
 )
@@ -51,13 +55,14 @@ type Ledger struct {
 	env        release.Environment
 	dead       time.Duration
 	holding    time.Duration
+	silence    time.Duration
 }
 
 var _ ledger.Ledger = (*Ledger)(nil)
 
 // New is the ledger of env in a repository, registry/name.
 func New(client *registry.Client, repository string, env release.Environment) *Ledger {
-	return &Ledger{client: client, repository: repository, env: env, dead: dead, holding: holding}
+	return &Ledger{client: client, repository: repository, env: env, dead: dead, holding: holding, silence: silence}
 }
 
 func (l *Ledger) hint() string            { return "bs." + string(l.env) }
@@ -430,6 +435,69 @@ func (l *Ledger) lower(ctx context.Context, tag string, digest release.Digest) {
 		}
 	}
 	_, _ = l.put(ctx, tag, flagType, []byte(lowered))
+}
+
+// beat is what a run leaves at each beat: its intent, and a text that is new each time.
+type beat struct {
+	Seq  uint64 `json:"seq"`
+	Text string `json:"text"`
+}
+
+func (l *Ledger) beat() string { return l.hint() + ".b" }
+
+// Beat overwrites the last beat.
+func (l *Ledger) Beat(ctx context.Context, seq uint64) error {
+	data, err := json.Marshal(beat{seq, rand.Text()})
+	if err == nil {
+		_, err = l.put(ctx, l.beat(), beatType, data)
+	}
+	return err
+}
+
+// Beating looks at the last beat until it changes.
+func (l *Ledger) Beating(ctx context.Context, seq uint64) (bool, error) {
+	var first beat
+	for begin := time.Now(); ; {
+		heard, err := l.heard(ctx)
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case heard.Seq > seq:
+			return false, nil // another run has taken over
+		case heard.Seq == seq && first.Text != "" && heard.Text != first.Text:
+			return true, nil
+		case time.Since(begin) > l.silence:
+			return false, nil
+		case heard.Seq == seq && first.Text == "":
+			first = heard
+		}
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-time.After(l.silence / 20):
+		}
+	}
+}
+
+// heard is the last beat, or the zero one.
+func (l *Ledger) heard(ctx context.Context) (beat, error) {
+	m, err := l.client.Get(ctx, l.repository, l.beat())
+	if missing(err) {
+		return beat{}, nil
+	}
+	if err != nil {
+		return beat{}, err
+	}
+	var b beat
+	data, err := payload(m, beatType)
+	if err == nil {
+		err = json.Unmarshal(data, &b)
+	}
+	if err != nil {
+		return beat{}, fmt.Errorf("read %s:%s: %w", l.repository, l.beat(), err)
+	}
+	return b, nil
 }
 
 // Pin gives r, and each of its platforms, a tag of its own, in the repository where it is.

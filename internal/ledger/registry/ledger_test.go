@@ -107,6 +107,41 @@ func TestFlagOfALivingWriterIsHonoured(t *testing.T) {
 	wantNewest(t, l, 1)
 }
 
+func TestBeats(t *testing.T) {
+	l, _ := written(t, 1)
+	l.silence = 100 * time.Millisecond
+	want := func(seq uint64, alive bool) {
+		t.Helper()
+		if got, err := l.Beating(t.Context(), seq); err != nil || got != alive {
+			t.Errorf("run of event %d alive: %v, %v; want %v", seq, got, err, alive)
+		}
+	}
+	want(1, false) // never heard
+	if err := l.Beat(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	want(1, false) // silent since
+	l.silence = time.Minute
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for ctx.Err() == nil {
+			if err := l.Beat(ctx, 1); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	want(1, true)
+	stop()
+	<-stopped
+	if err := l.Beat(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	want(1, false) // another run has taken over
+}
+
 // counting counts requests about manifests, blobs and tags.
 type counting struct{ n atomic.Int64 }
 
