@@ -109,7 +109,7 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 		machine += " " + space
 	}
 	return &Executor{
-		Name: name, Config: env, Ledger: ledgerregistry.New(client, book, name),
+		Name: name, Config: env, Ledger: bounded(ledgerregistry.New(client, book, name)),
 		registry: client, image: c.Repository, target: to, router: shift,
 		world: world, log: world.Log.With("env", string(name)),
 		author: ledger.Author{Actor: run.Actor, Run: run.ID, Attempt: run.Attempt, URL: run.URL,
@@ -139,14 +139,15 @@ func (e *PartialError) Unwrap() error { return e.Err }
 func (x *Executor) run(ctx context.Context, fence uint64, p plan.Plan) error {
 	for i, op := range p {
 		x.log.Info(op.String(), "release", op.Release.Digest.Short())
-		if err := x.apply(ctx, fence, op, len(p)); err != nil {
+		if err := x.apply(ctx, fence, op); err != nil {
 			return &PartialError{Done: p[:i], Failed: op, NotTried: p[i+1:], Err: err}
 		}
+		boundary()
 	}
 	return nil
 }
 
-func (x *Executor) apply(ctx context.Context, fence uint64, op plan.Operation, operations int) error {
+func (x *Executor) apply(ctx context.Context, fence uint64, op plan.Operation) error {
 	switch op.Do {
 	case plan.Stage:
 		return x.target.Stage(ctx, fence, op.Release)
