@@ -1,11 +1,18 @@
-.PHONY: help lint gen test e2e bench demo picture
+.PHONY: help check lint gen test e2e bench demo picture
+
+staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+actionlint = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 help: ## this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-lint: ## format, vet, generated files, and every platform compiles
+check: lint test ## what has to pass before a push
+
+lint: ## format, vet, staticcheck, actionlint, generated files, and every platform compiles
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
+	go run $(staticcheck) -checks inherit,-SA4006,-ST1013 ./...
+	go run $(actionlint) -shellcheck= -pyflakes=
 	go test -count=1 -run TestGeneratedFiles ./internal/house
 	@for platform in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
 		echo "build $$platform"; \

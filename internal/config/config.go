@@ -138,6 +138,9 @@ func Parse(file string, data []byte, kinds Kinds, getenv func(string) string) (*
 	}
 	c := &Config{Environments: map[release.Environment]*Environment{}}
 	fields := r.mapping(root, "")
+	if err := r.err(); err != nil {
+		return nil, err
+	}
 	r.inputs(root, fields, c.inputs(), "environments")
 	if environments := fields["environments"]; environments.key == nil {
 		r.fault(root, "environments is missing: want at least one environment with a target")
@@ -222,6 +225,7 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 	if f.key != nil {
 		fields = r.mapping(f.value, "verify")
 	}
+	before := len(r.faults)
 	r.inputs(f.value, fields, v.inputs(), "probes")
 	if v.Patience == 0 {
 		v.Patience = v.Bake
@@ -229,7 +233,7 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 	if v.Intolerable == 0 {
 		v.Intolerable = min(5*v.Objective, 0.9)
 	}
-	if f.key != nil && v.Intolerable <= v.Objective {
+	if len(r.faults) == before && v.Intolerable <= v.Objective {
 		r.fault(f.key, "intolerable %g is not above objective %g", v.Intolerable, v.Objective)
 	}
 	probes := fields["probes"]
@@ -248,9 +252,9 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 			p.Name = fmt.Sprintf("%s %d", p.Name, i+1)
 		}
 		inputs, open := kinds[k].New()
-		before := len(r.faults)
+		known := len(r.faults)
 		r.inputs(item, fields, append(p.inputs(), inputs...), "kind")
-		if len(r.faults) > before {
+		if len(r.faults) > known {
 			continue
 		}
 		asked, err := open()

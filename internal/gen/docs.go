@@ -13,11 +13,15 @@ import (
 // reference is the page of one step.
 func reference(s step.Step) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "<!-- %s -->\n# %s\n\n%s.\n\n%s\n\n## Inputs\n\n", header, s.Name, s.Summary, s.Doc)
+	fmt.Fprintf(&b, "<!-- %s -->\n# %s\n\n%s.\n\n%s\n\n", header, s.Name, s.Summary, s.Doc)
+	fmt.Fprintf(&b, "```sh\nbackstep %s\n```\n\n## Inputs\n\n", usage(s))
 	b.WriteString("As flags of `backstep " + s.Name + "`, as variables of the environment, and as the host has them (`with:` on GitHub, `inputs:` on GitLab).\n\n")
 	b.WriteString("| input | variable | what it is | default |\n|---|---|---|---|\n")
 	for _, in := range s.Inputs {
 		what, def := help(in), "`"+in.Default+"`"
+		if in.Secret {
+			what += " A secret: it is masked in logs."
+		}
 		if in.Required {
 			def = "required"
 		} else if in.Default == "" {
@@ -31,10 +35,25 @@ func reference(s step.Step) []byte {
 			fmt.Fprintf(&b, "| `%s` | %s |\n", out.Name, cell(out.Help))
 		}
 	}
+	b.WriteString("\nHow it ended is told by the [exit code](README.md#exit-codes).\n")
 	return b.Bytes()
 }
 
-func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
+// usage is the shortest command line that runs s.
+func usage(s step.Step) string {
+	words := []string{s.Name}
+	for _, in := range s.Inputs {
+		if in.Required {
+			words = append(words, "--"+in.Name, strings.ToUpper(strings.ReplaceAll(in.Name, "-", "_")))
+		}
+	}
+	return strings.Join(append(words, "[flags]"), " ")
+}
+
+// cell is text that stays in one cell of a table.
+func cell(s string) string {
+	return strings.ReplaceAll(strings.Join(strings.Fields(s), " "), "|", "\\|")
+}
 
 // index is the page that leads to the others.
 func index(steps []step.Step) []byte {
@@ -48,6 +67,7 @@ func index(steps []step.Step) []byte {
 			}
 		}
 	}
+	b.WriteString("- `backstep completion bash`, `zsh` or `fish` prints the completion of that shell.\n")
 	b.WriteString("\n## Exit codes\n\n| code | means |\n|---|---|\n")
 	for _, c := range fault.Codes {
 		fmt.Fprintf(&b, "| %d | %s |\n", c.Code, c.Means)

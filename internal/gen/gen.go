@@ -61,7 +61,8 @@ func union(steps []step.Step) ([]input.Input, []input.Output, error) {
 	for _, s := range steps {
 		for _, in := range s.Inputs {
 			old, twice := first[in.Name]
-			if twice && (old.Type != in.Type || old.Help != in.Help || old.Default != in.Default) {
+			if twice && (old.Type != in.Type || old.Help != in.Help || old.Default != in.Default ||
+				old.Secret != in.Secret || !slices.Equal(old.Options, in.Options)) {
 				return nil, nil, fmt.Errorf("input %s of %s is declared differently by another step", in.Name, s.Name)
 			}
 			first[in.Name] = in
@@ -101,23 +102,33 @@ func action(name, summary string, inputs []input.Input, outputs []input.Output, 
 
 // template is a component of GitLab. Values reach the step by variables that are not expanded, never by the
 // script. A required input that another step has as an output may be left out: GitLab lets the variables of a
-// dotenv report go before those of the job.
+// dotenv report go before those of the job. What is secret is no input, since inputs are shown to everybody.
 func template(s step.Step, handed map[string]bool) []byte {
 	in := mapping(
 		"job-name", mapping("description", text("The name of the job."), "default", text(s.Name)),
 		"stage", mapping("description", text("The stage of the job."), "default", text("deploy")),
 		"image", mapping("description", text("The image with backstep in it; it needs a shell."), "default", text(image)),
+		"rules", mapping("description", text("When the job runs, as in rules of a job."), "type", text("array"),
+			"default", sequence(mapping("when", text("on_success")))),
 	)
+	about := "# " + header + "\n"
 	variables := mapping()
 	for _, i := range s.Inputs {
 		if i.Secret {
-			continue // a CI/CD variable, never an input
+			about += fmt.Sprintf("# %s is a secret: set %s as a masked CI/CD variable.\n", i.Name, input.Variable(i.Name))
+			continue
 		}
 		one := mapping("description", text(help(i)))
 		switch i.Type {
 		case input.Boolean:
 			put(one, "type", text("boolean"))
 			put(one, "default", boolean(i.Default == "true"))
+		case input.Number:
+			// A number cannot be left out on GitLab, a text of digits can.
+			put(one, "regex", quoted("^[0-9]*$"))
+			if !i.Required || handed[i.Name] {
+				put(one, "default", quoted(i.Default))
+			}
 		default:
 			if len(i.Options) > 0 {
 				var options []*yaml.Node
@@ -140,6 +151,7 @@ func template(s step.Step, handed map[string]bool) []byte {
 	job := mapping(
 		"stage", quoted("$[[ inputs.stage ]]"),
 		"image", mapping("name", quoted("$[[ inputs.image ]]"), "entrypoint", sequence(quoted(""))),
+		"rules", quoted("$[[ inputs.rules ]]"),
 		"variables", variables,
 		"script", sequence(text("backstep "+s.Name)),
 		"artifacts", mapping("when", text("always"), "paths", sequence(text("backstep-outputs.json")),
@@ -148,8 +160,8 @@ func template(s step.Step, handed map[string]bool) []byte {
 	if slices.ContainsFunc(s.Inputs, func(i input.Input) bool { return i.Name == "environment" }) {
 		put(job, "resource_group", quoted("$[[ inputs.environment ]]"))
 	}
-	return append(append(encode(mapping("spec", mapping("inputs", in))), "---\n"...),
-		encodeBare(mapping("$[[ inputs.job-name ]]", job))...)
+	return slices.Concat([]byte(about), encodeBare(mapping("spec", mapping("inputs", in))), []byte("---\n"),
+		encodeBare(mapping("$[[ inputs.job-name ]]", job)))
 }
 
 func help(i input.Input) string {
@@ -157,8 +169,11 @@ func help(i input.Input) string {
 	if len(i.Options) > 0 {
 		text += " One of " + strings.Join(i.Options, ", ") + "."
 	}
-	if i.Multiple() {
+	switch i.Type {
+	case input.ListOf:
 		text += " One a line."
+	case input.MapOf:
+		text += " KEY=VALUE, one a line."
 	}
 	return text
 }

@@ -8,6 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/step"
 )
 
@@ -46,7 +47,7 @@ func TestNastyHelp(t *testing.T) {
 	var component struct {
 		Spec struct {
 			Inputs map[string]struct {
-				Default *string
+				Default any
 				Options []string
 			}
 		}
@@ -55,10 +56,10 @@ func TestNastyHelp(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := component.Spec.Inputs
-	if got := in["mode"]; strings.Join(got.Options, " ") != "yes no" || got.Default == nil || *got.Default != "no" {
+	if got := in["mode"]; strings.Join(got.Options, " ") != "yes no" || got.Default != "no" {
 		t.Errorf("input mode is %+v", got)
 	}
-	if got := in["release-image"]; got.Default == nil || *got.Default != "" {
+	if got := in["release-image"]; got.Default != "" {
 		t.Errorf("input release-image is %+v: an earlier job may hand it on", got)
 	}
 	var jobs map[string]struct {
@@ -87,5 +88,82 @@ func TestOneNameOneMeaning(t *testing.T) {
 	_, err := Files([]step.Step{sample("help"), other}, []byte("{}"))
 	if err == nil || err.Error() != "input mode of other is declared differently by another step" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What a user of GitLab may write, and may leave out.
+func TestComponentInputs(t *testing.T) {
+	s := sample("help")
+	var count int
+	var token secret.Value
+	var env map[string]string
+	s.Inputs = append(s.Inputs, input.Int(&count, "count", "How many.", 0, 9), input.Secret(&token, "token", "The key."),
+		input.Map(&env, "env", "Variables."))
+	files, err := Files([]step.Step{s}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(files["templates/sample/template.yml"])
+	if !strings.Contains(text, "\n# token is a secret: set BACKSTEP_TOKEN as a masked CI/CD variable.\n") {
+		t.Errorf("the component does not say where its secret comes from:\n%s", text)
+	}
+	if strings.Contains(text, "inputs.token") {
+		t.Errorf("the component has its secret as an input:\n%s", text)
+	}
+	var component struct {
+		Spec struct {
+			Inputs map[string]struct{ Description, Type, Regex, Default any }
+		}
+	}
+	spec, job, _ := strings.Cut(text, "---\n")
+	if err := yaml.Unmarshal([]byte(spec), &component); err != nil {
+		t.Fatal(err)
+	}
+	in := component.Spec.Inputs
+	if got := in["count"]; got.Regex != "^[0-9]*$" || got.Default != "" {
+		t.Errorf("input count is %+v", got)
+	}
+	if got := in["env"]; got.Description != "Variables. KEY=VALUE, one a line." {
+		t.Errorf("input env is %+v", got)
+	}
+	if got := in["rules"]; got.Type != "array" || !strings.Contains(job, "rules: \"$[[ inputs.rules ]]\"") {
+		t.Errorf("input rules is %+v in\n%s", got, job)
+	}
+}
+
+// A page shows the shortest command, and no text of a declaration breaks a table.
+func TestReference(t *testing.T) {
+	files, err := Files([]step.Step{sample("one | two\nthree")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(files["docs/reference/sample.md"])
+	for _, want := range []string{
+		"```sh\nbackstep sample --image IMAGE [flags]\n```\n",
+		"| `mode` | `BACKSTEP_MODE` | one \\| two three One of yes, no. | `no` |\n",
+		"| `image` | `BACKSTEP_IMAGE` | The image. | required |\n",
+		"[exit code](README.md#exit-codes)",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+}
+
+// An operator command is documented, not packaged.
+func TestOperatorCommand(t *testing.T) {
+	s := sample("help")
+	s.Operator = true
+	files, err := Files([]step.Step{s}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files["docs/reference/sample.md"] == nil {
+		t.Error("an operator command has no page")
+	}
+	for _, name := range []string{"actions/sample/action.yml", "templates/sample/template.yml"} {
+		if _, ok := files[name]; ok {
+			t.Errorf("an operator command has %s", name)
+		}
 	}
 }

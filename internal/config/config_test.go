@@ -1,0 +1,226 @@
+package config_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/backstep/backstep/internal/catalog"
+	"github.com/backstep/backstep/internal/config"
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/plan"
+)
+
+func getenv(name string) string {
+	return map[string]string{"SHOP_DB_URL": "postgres://secret", "PROBE_TOKEN": "Bearer abc"}[name]
+}
+
+func parse(text string) (*config.Config, error) {
+	return config.Parse("backstep.yml", []byte(text), catalog.Kinds(), getenv)
+}
+
+const whole = `service: shop
+repository: registry.example.com:5000/acme/shop
+ledger: registry.example.com/acme/shop-ledger
+environments:
+  production:
+    target: {kind: process, socket: /run/s}
+    strategy: canary
+    weights: [10, 50]
+    env: {LOG: info, DB_URL: {env: SHOP_DB_URL}}
+    drain: 5s
+    ready-timeout: 2m
+    verify:
+      bake: 10m
+      patience: 1m
+      objective: 0.5%
+      intolerable: 0.02
+      alpha: 1%
+      beta: 2%
+      probes:
+        - {kind: http, path: /health, rate: 20, timeout: 1s, headers: {Authorization: {env: PROBE_TOKEN}}}
+        - {kind: tcp}
+  staging:
+    target: {kind: process, socket: /run/t}
+`
+
+func TestWhole(t *testing.T) {
+	c, err := parse(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, s := c.Environments["production"], c.Environments["staging"]
+	if c.Service != "shop" || c.Ledger != "registry.example.com/acme/shop-ledger" || p.Strategy != plan.Canary || len(p.Weights) != 2 ||
+		p.Variables["DB_URL"] != "postgres://secret" || p.Variables["LOG"] != "info" || p.Drain != 5*time.Second || p.ReadyTimeout != 2*time.Minute {
+		t.Errorf("production is %+v of %+v", p, c)
+	}
+	v := p.Verify
+	if v.Bake != 10*time.Minute || v.Patience != time.Minute || v.Objective != 0.005 || v.Intolerable != 0.02 || v.Alpha != 0.01 || v.Beta != 0.02 ||
+		len(v.Probes) != 2 || v.Probes[0].Name != "http 1" || v.Probes[0].Rate != 20 || v.Probes[1].Rate != 10 || v.Probes[1].Timeout != 2*time.Second {
+		t.Errorf("verify is %+v", v)
+	}
+	if got := strings.Join(c.Secrets, " "); got != "Bearer abc postgres://secret" && got != "postgres://secret Bearer abc" {
+		t.Errorf("secrets to mask: %q", got)
+	}
+	if d := s.Verify; s.Strategy != plan.BlueGreen || d.Bake != time.Minute || d.Patience != time.Minute || d.Objective != 0.01 || d.Intolerable != 0.05 {
+		t.Errorf("the defaults are %+v, strategy %s", d, s.Strategy)
+	}
+}
+
+// around puts lines under an environment that is otherwise right.
+func around(lines string) string {
+	return "service: shop\nrepository: r.example/shop\nenvironments:\n  production:\n    target: {kind: process, socket: s}\n" + lines
+}
+
+func TestFaults(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"empty", "", "backstep.yml: the file is empty"},
+		{"no mapping", "- a", `backstep.yml:1:1: the file is a list: want keys with values`},
+		{"nothing", "{}", "backstep.yml:1:1: service is missing: The name of what is deployed.\n" +
+			"backstep.yml:1:1: repository is missing: The repository of the images, registry/name. The ledger lives in it too.\n" +
+			"backstep.yml:1:1: environments is missing: want at least one environment with a target"},
+		{"two documents", around("") + "---\na: 1\n", "backstep.yml: want one document, without --- in the middle"},
+		{"twice", around("    drain: 1s\n    drain: 2s\n"), "backstep.yml:7:5: drain is there twice"},
+		{"anchor", around("    env: &a {A: b}\n"), "backstep.yml:6:5: anchors, aliases and merge keys are not read: write the value where it belongs"},
+		{"merge", around("    <<: {drain: 1s}\n"), "backstep.yml:6:5: anchors, aliases and merge keys are not read: write the value where it belongs"},
+		{"alias", around("    drain: *x\n"), "backstep.yml: unknown anchor 'x' referenced"},
+		{"no YAML", "a: [", "backstep.yml: line 1: did not find expected node content"},
+		{"environment's name", "service: s\nrepository: r.example/s\nenvironments: {Prod: {target: {kind: process, socket: s}}}",
+			`backstep.yml:3:16: environment "Prod": want 1 to 24 of a-z, 0-9 and -, not starting or ending with -`},
+		{"no target", "service: s\nrepository: r.example/s\nenvironments: {p: {}}", "backstep.yml:3:16: environments.p has no target: want for example target: {kind: process, …}"},
+		{"no kind", "service: s\nrepository: r.example/s\nenvironments: {p: {target: {socket: s}}}", "backstep.yml:3:20: kind is missing: want one of process"},
+		{"strategy", around("    strategy: big-bang\n"), `backstep.yml:6:15: target process cannot do strategy "big-bang": it can blue-green, canary`},
+		{"weights without canary", around("    weights: [1]\n"), "backstep.yml:6:5: weights belong to strategy canary, not blue-green"},
+		{"weights", around("    strategy: canary\n    weights: [50, 10]\n"), "backstep.yml:7:14: weights 50, 10: want rising whole numbers from 1 to 99"},
+		{"secret that is not set", around("    env: {A: {env: NOBODY}}\n"), "backstep.yml:6:20: env.A takes its value from the environment variable NOBODY, which is not set"},
+		{"secret by value", around("    env: {A: {value: x}}\n"), "backstep.yml:6:14: env.A is keys with values: want one value, or {env: NAME} for a secret"},
+		{"list for a value", around("    drain: [1s]\n"), "backstep.yml:6:12: drain is a list: want one value"},
+		{"empty value", around("    drain:\n"), "backstep.yml:6:11: drain is empty: want one value"},
+		{"probe", around("    verify: {probes: [{kind: htpp}, {kind: http, rate: 0, body: '('}]}\n"), "backstep.yml:6:30: kind \"htpp\" is not one of http, tcp\n" +
+			"backstep.yml:6:56: rate: \"0\": want a whole number from 1 to 1000\nbackstep.yml:6:65: body: error parsing regexp: missing closing ): `(`"},
+		{"rates", around("    verify: {objective: 5%, intolerable: 1%}\n"), "backstep.yml:6:5: intolerable 0.01 is not above objective 0.05"},
+		{"share", around("    verify: {objective: 150%}\n"), "backstep.yml:6:25: objective: \"150%\" is no share: want for example 1% or 0.01"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parse(c.text)
+			if err == nil || err.Error() != c.want || fault.CodeOf(err) != fault.Input {
+				t.Errorf("got\n%v\nwant\n%s", err, c.want)
+			}
+		})
+	}
+}
+
+// What would be costly to parse is refused before it is.
+func TestHostileFiles(t *testing.T) {
+	bomb := "a: &a [x,x,x,x,x,x,x,x,x]\n"
+	for i := 'b'; i < 'j'; i++ {
+		bomb += string(i) + ": &" + string(i) + " [" + strings.TrimSuffix(strings.Repeat("*"+string(i-1)+",", 9), ",") + "]\n"
+	}
+	for _, c := range []struct{ name, text, want string }{
+		{"levels in a line", strings.Repeat("[", 10_000), "backstep.yml: line 1 is nested deeper than 64 levels"},
+		{"levels by lines", strings.Repeat("[\n", 10_000), "backstep.yml: line 65 is nested deeper than 64 levels"},
+		{"levels by indentation", nested(10_000), "backstep.yml: the file is larger than 256 KiB"},
+		{"levels by less indentation", nested(300), "backstep.yml: line 258 is nested deeper than 64 levels"},
+		{"lists in lists", strings.Repeat("- ", 5000), "backstep.yml: line 1 is nested deeper than 64 levels"},
+		{"1 MB line", "a: " + strings.Repeat("x", 1<<20), "backstep.yml: the file is larger than 256 KiB"},
+		{"long line", "a: " + strings.Repeat("x", 20<<10), "backstep.yml: line 1 is longer than 16 KiB"},
+		{"bomb", bomb, "backstep.yml:1:1: anchors, aliases and merge keys are not read: write the value where it belongs"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parse(c.text)
+			if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+				t.Errorf("got %.300v\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+func nested(levels int) string {
+	var b strings.Builder
+	for i := range levels {
+		b.WriteString(strings.Repeat(" ", i) + "a:\n")
+	}
+	return b.String()
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(whole)
+	f.Add(around("    env: {A: {env: B}}\n"))
+	f.Add("a: &a [*a]")
+	f.Add("? [a]\n: b")
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := parse(text); err != nil && fault.CodeOf(err) != fault.Input {
+			t.Errorf("not an input fault: %v", err)
+		}
+	})
+}
+
+func TestNoFile(t *testing.T) {
+	_, err := config.Load(filepath.Join(t.TempDir(), "backstep.yml"), catalog.Kinds(), getenv)
+	if err == nil || !strings.HasPrefix(err.Error(), "there is no ") || fault.HintOf(err) != "write it, or name another one with --config" {
+		t.Errorf("got %v, hint %q", err, fault.HintOf(err))
+	}
+}
+
+// The schema takes what the parser takes, the examples of the README included, and refuses what is misspelt.
+func TestSchema(t *testing.T) {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(config.Schema(catalog.Kinds())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("schema.json", document); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := compiler.Compile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	valid := func(text string) error {
+		var v any
+		if err := yaml.Unmarshal([]byte(text), &v); err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return schema.Validate(instance)
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := []string{whole}
+	for _, m := range regexp.MustCompile("(?s)```yaml\n(service:.*?)```").FindAllStringSubmatch(string(readme), -1) {
+		examples = append(examples, m[1])
+	}
+	if len(examples) < 2 {
+		t.Fatal("the README has no example of a configuration")
+	}
+	for _, e := range examples {
+		if err := valid(e); err != nil {
+			t.Errorf("%s\n%v", e, err)
+		}
+		if _, err := parse(e); err != nil {
+			t.Errorf("%s\n%v", e, err)
+		}
+	}
+	for _, wrong := range []string{around("    drian: 1s\n"), around("    verify: {probes: [{kind: htpp}]}\n"), "service: x"} {
+		if valid(wrong) == nil {
+			t.Errorf("the schema takes\n%s", wrong)
+		}
+	}
+}
