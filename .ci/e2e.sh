@@ -44,6 +44,7 @@ if ! docker version >/dev/null 2>&1; then
 		kill -0 "$engine" 2>/dev/null || { cat "$work/dockerd.log" >&2; exit 1; }
 		sleep 0.1
 	done
+	docker version >/dev/null || { cat "$work/dockerd.log" >&2; exit 1; }
 fi
 
 BACKSTEP_E2E=1 BACKSTEP_DISTRIBUTION=$distribution go test -count=1 -run E2E ./...

@@ -138,8 +138,8 @@ func Parse(file string, data []byte, kinds Kinds, getenv func(string) string) (*
 	}
 	c := &Config{Environments: map[release.Environment]*Environment{}}
 	fields := r.mapping(root, "")
-	if err := r.err(); err != nil {
-		return nil, err
+	if err := r.err(); err != nil && len(fields) == 0 {
+		return nil, err // no mapping at all: what it lacks says nothing
 	}
 	r.inputs(root, fields, c.inputs(), "environments")
 	if environments := fields["environments"]; environments.key == nil {

@@ -89,6 +89,8 @@ func TestFaults(t *testing.T) {
 			"backstep.yml:1:1: environments is missing: want at least one environment with a target"},
 		{"two documents", around("") + "---\na: 1\n", "backstep.yml: want one document, without --- in the middle"},
 		{"twice", around("    drain: 1s\n    drain: 2s\n"), "backstep.yml:7:5: drain is there twice"},
+		{"twice, and more", "service: a\nservice: b\nrepository: r.example/s\nenvironments: {p: {}}", "backstep.yml:2:1: service is there twice\n" +
+			"backstep.yml:4:16: environments.p has no target: want for example target: {kind: process, …}"},
 		{"anchor", around("    env: &a {A: b}\n"), "backstep.yml:6:5: anchors, aliases and merge keys are not read: write the value where it belongs"},
 		{"merge", around("    <<: {drain: 1s}\n"), "backstep.yml:6:5: anchors, aliases and merge keys are not read: write the value where it belongs"},
 		{"alias", around("    drain: *x\n"), "backstep.yml: unknown anchor 'x' referenced"},

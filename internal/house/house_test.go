@@ -30,7 +30,7 @@ var floors = [][]string{
 	{"internal/host", "internal/router", "internal/probe", "internal/ledger", "internal/builder"}, // contracts
 	{"internal/target"},
 	{"internal/registry", "internal/host/dotenv", "internal/gitrepo"}, // what adapters stand on
-	{"internal/registry/registrytest", "internal/ledger/ledgertest"},
+	{"internal/registry/registrytest", "internal/ledger/ledgertest", "internal/probe/probetest", "internal/target/targettest"},
 	{"internal/host/", "internal/target/", "internal/probe/", "internal/ledger/", "internal/builder/", "internal/config"}, // adapters
 	{"internal/executor"},
 	{"internal/step", "internal/step/"},

@@ -204,16 +204,16 @@ func (l *Ledger) gallop(ctx context.Context, seq uint64) (ledger.Event, release.
 		}
 		return err == nil, err
 	}
-	low, high := seq, seq+1 // the one is there, the other is not
-	for step := uint64(1); ; step *= 2 {
-		high = low + step
-		if ok, err := there(high); err != nil {
+	low, step := seq, uint64(1) // low is there, low+step is perhaps not
+	for ; ; step *= 2 {
+		if ok, err := there(low + step); err != nil {
 			return ledger.Event{}, "", err
 		} else if !ok {
 			break
 		}
-		low = high
+		low += step
 	}
+	high := low + step
 	for high-low > 1 {
 		middle := low + (high-low)/2
 		if ok, err := there(middle); err != nil {

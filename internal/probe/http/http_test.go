@@ -1,53 +1,63 @@
 package http
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/probe/probetest"
 )
 
-// configured is the probe with these inputs.
-func configured(t *testing.T, values map[string]string) probe.Probe {
+func configured(t *testing.T, inputs map[string]string) probe.Probe {
 	t.Helper()
-	inputs, open := Kind().New()
-	for _, in := range inputs {
-		value := in.Default
-		if v, ok := values[in.Name]; ok {
-			value = v
+	return probetest.Open(t, Kind(), inputs)
+}
+
+func TestConformance(t *testing.T) {
+	probetest.Run(t, Kind(), func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
 		}
-		if value == "" {
-			continue
-		}
-		if err := in.Set([]string{value}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	p, err := open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	})
 }
 
 func TestAnswers(t *testing.T) {
 	release := make(chan struct{})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ok", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("all is well")) })
-	mux.HandleFunc("/bad", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no \x1b[31mcolumn", 500) })
-	mux.HandleFunc("/loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/loop", 302) })
+	mux.HandleFunc("/bad", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no \x1b[31mcolumn", http.StatusInternalServerError)
+	})
+	mux.HandleFunc("/loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/loop", http.StatusFound) })
 	mux.HandleFunc("/silent", func(w http.ResponseWriter, r *http.Request) { <-release })
 	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
 			if _, err := w.Write([]byte(strings.Repeat("x", 1<<16))); err != nil {
 				return
 			}
+		}
+	})
+	mux.HandleFunc("/drip", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			w.Write([]byte("x"))
+			w.(http.Flusher).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Second):
+			}
+		}
+	})
+	mux.HandleFunc("/headers", func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 2000 {
+			w.Header().Set(fmt.Sprintf("X-%d", i), strings.Repeat("h", 100))
 		}
 	})
 	server := httptest.NewServer(mux)
@@ -72,12 +82,14 @@ func TestAnswers(t *testing.T) {
 		{"redirect is an answer", "", map[string]string{"path": "/loop"}, probe.Pass, ""},
 		{"redirect is not wanted", "", map[string]string{"path": "/loop", "status": "200"}, probe.Fail, "status 302: <a href=\\\"/loop\\\">Found</a>."},
 		{"endless body", "", map[string]string{"path": "/endless"}, probe.Pass, ""},
+		{"one byte a second", "", map[string]string{"path": "/drip"}, probe.Fail, "no answer in time"},
+		{"endless headers", "", map[string]string{"path": "/headers"}, probe.Fail, "server response headers exceeded 65536 bytes; aborted"},
 		{"nobody listens", nobody, nil, probe.Fail, "connect: connection refused"},
 		{"no answer", "", map[string]string{"path": "/silent"}, probe.Fail, "no answer in time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			limit := 10 * time.Second
-			if c.name == "no answer" {
+			if c.got == "no answer in time" {
 				limit = 50 * time.Millisecond
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -91,31 +103,5 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("outcome %d, got %q; want %d, %q", r.Outcome, r.Got, c.want, c.got)
 			}
 		})
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if r := configured(t, nil).Check(ctx, server.Listener.Addr().String()); r.Outcome != probe.NoData {
-		t.Errorf("a check that was called off: outcome %d, want no data", r.Outcome)
-	}
-}
-
-func TestEachCheckOpensAConnection(t *testing.T) {
-	var opened atomic.Int64
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			opened.Add(1)
-		}
-	}
-	server.Start()
-	defer server.Close()
-	p := configured(t, nil)
-	for range 3 {
-		if r := p.Check(t.Context(), server.Listener.Addr().String()); r.Outcome != probe.Pass {
-			t.Fatal(r.Got)
-		}
-	}
-	if got := opened.Load(); got != 3 {
-		t.Errorf("3 checks opened %d connections", got)
 	}
 }

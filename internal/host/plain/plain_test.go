@@ -1,0 +1,67 @@
+package plain
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/backstep/backstep/internal/host"
+)
+
+func open(env map[string]string) (host.Host, *[]string) {
+	var said []string
+	return Kind().New(host.Environment{Getenv: func(k string) string { return env[k] },
+		Stdout: func(line string) { said = append(said, line) }}), &said
+}
+
+func TestOutputs(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct{ file, want string }{
+		{"out.json", "{\n  \"notes\": \"a\\nb\",\n  \"version\": \"1.0.0\"\n}\n"},
+		{"out.env", "BACKSTEP_VERSION=1.0.0\n"},
+	} {
+		path := filepath.Join(dir, c.file)
+		h, said := open(map[string]string{"BACKSTEP_OUTPUT": path})
+		for _, v := range [][2]string{{"version", "1.0.0"}, {"notes", "a\nb"}} {
+			if err := h.Output(v[0], v[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s is %q, %v; want %q", c.file, got, err, c.want)
+		}
+		if want := "version=1.0.0|notes=\"a\\nb\""; strings.Join(*said, "|") != want {
+			t.Errorf("said %q, want %q", *said, want)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  map[string]string
+		want host.Run
+	}{
+		"Jenkins": {map[string]string{"BUILD_TAG": "jenkins-shop-7", "BUILD_URL": "https://ci/job/7/", "BUILD_USER_ID": "ada", "GIT_COMMIT": "abc",
+			"GIT_URL": "https://ada:token@git.example/shop.git", "GIT_BRANCH": "main"},
+			host.Run{ID: "jenkins-shop-7", URL: "https://ci/job/7/", Actor: "ada", Commit: "abc", Repository: "https://git.example/shop.git", Ref: "main"}},
+		"Woodpecker": {map[string]string{"CI_PIPELINE_NUMBER": "7", "CI_PIPELINE_URL": "https://ci/7", "CI_COMMIT_AUTHOR": "ada", "CI_COMMIT_SHA": "abc"},
+			host.Run{ID: "7", URL: "https://ci/7", Actor: "ada", Commit: "abc"}},
+		"shell": {map[string]string{"USER": "ada"}, host.Run{Actor: "ada"}},
+	} {
+		if h, _ := open(c.env); h.Run() != c.want {
+			t.Errorf("%s: %+v, want %+v", name, h.Run(), c.want)
+		}
+	}
+}
+
+func TestInputs(t *testing.T) {
+	h, _ := open(map[string]string{"BACKSTEP_ON_FAIL": "rollback", "PLUGIN_ON_FAIL": "report", "PLUGIN_IMAGE": "r/x:1"})
+	if v, from := h.Input("on-fail"); v != "rollback" || from != "BACKSTEP_ON_FAIL" {
+		t.Errorf("on-fail is %q from %s", v, from)
+	}
+	if v, from := h.Input("image"); v != "r/x:1" || from != "PLUGIN_IMAGE" {
+		t.Errorf("image is %q from %s", v, from)
+	}
+}
