@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -57,7 +58,7 @@ func TestScripts(t *testing.T) {
 				"\nenvironments:\n  production:\n    target: {kind: process, socket: "+socket+"}\n    drain: 1s\n    ready-timeout: 20s\n"+
 				"    verify: {bake: 1s, patience: 20s, probes: [{kind: http, rate: 200}]}\n"), 0o644)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken},
 	})
 }
 
@@ -101,4 +102,18 @@ func waits(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("status never showed %s", args[0])
+}
+
+// broken TAG pushes an image whose layer is not there.
+func broken(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: broken TAG")
+	}
+	client, repository := registry.New(), ts.Getenv("REG")
+	config, err := client.PutBlob(context.Background(), repository, []byte("{}"))
+	ts.Check(err)
+	body := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":2},`+
+		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:%064d","size":1}]}`, registry.OCIManifest, config, 1)
+	_, err = client.Put(context.Background(), repository, args[0], registry.OCIManifest, []byte(body))
+	ts.Check(err)
 }

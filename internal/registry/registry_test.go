@@ -91,3 +91,20 @@ func TestRetries(t *testing.T) {
 		t.Errorf("got %v, want the answer after the retries: not found", err)
 	}
 }
+
+// A registry that says for how long it will not answer is believed: nobody waits in vain.
+func TestThrottled(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/" {
+			w.Header().Set("Retry-After", "3600")
+			http.Error(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"2000 a minute"}]}`, http.StatusTooManyRequests)
+		}
+	}))
+	defer server.Close()
+	repository := server.Listener.Addr().String() + "/shop"
+	_, err := registry.New().Tags(t.Context(), repository)
+	want := fmt.Sprintf("list the tags of %s: throttled: the registry answered 429 TOOMANYREQUESTS 2000 a minute", repository)
+	if err == nil || err.Error() != want || !errors.Is(err, registry.ErrThrottled) {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
