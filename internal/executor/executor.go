@@ -259,7 +259,7 @@ func (x *Executor) recover(ctx context.Context, newest ledger.Event, state plan.
 	}
 	x.log.Warn("an earlier run died half-way", "event", in.Seq, "kind", in.Kind, "release", in.To.Digest.Short())
 	if in.Kind == ledger.RollbackStarted {
-		_, err := x.goBack(ctx, newest, state, in.To, in.Reason, in.Condemn)
+		_, err := x.goBack(ctx, newest, state, ledger.Intent{To: in.To, Reason: in.Reason, Condemn: in.Condemn}, "")
 		return err
 	}
 	to := state.Find(in.To.Digest)

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/backstep/backstep/internal/fault"
@@ -18,6 +19,8 @@ type Return struct {
 	Reason    string
 	Automatic bool // a verdict asks, not a person: a rollback is then never rolled back
 	DryRun    bool
+
+	evidence string // of the verdict that asks
 }
 
 // Returned is how a rollback ended.
@@ -54,7 +57,7 @@ func (x *Executor) Rollback(ctx context.Context, r Return) (Returned, error) {
 		return out, nil
 	}
 	x.log.Info("rolling back", "from", live.Release.String(), "to", to.String(), "why", why)
-	done, err := x.goBack(ctx, newest, state, to, r.Reason, true)
+	done, err := x.goBack(ctx, newest, state, ledger.Intent{To: to, Reason: r.Reason, Condemn: true}, r.evidence)
 	out.Seq, out.Took = done.seq, done.shifted.Sub(begin)
 	return out, err
 }
@@ -86,7 +89,8 @@ type returned struct {
 
 // goBack carries a rollback to its end: it claims the lock, moves the traffic, checks the result, and only
 // then removes what failed. It is also how an interrupted rollback is resumed.
-func (x *Executor) goBack(ctx context.Context, newest ledger.Event, state plan.State, to release.Release, reason string, condemn bool) (returned, error) {
+func (x *Executor) goBack(ctx context.Context, newest ledger.Event, state plan.State, intent ledger.Intent, evidence string) (returned, error) {
+	to := intent.To
 	p := wayBack(state, to)
 	begin := x.world.Now()
 	if warm := state.Find(to.Digest); warm == nil || warm.Phase != plan.Ready {
@@ -104,10 +108,9 @@ func (x *Executor) goBack(ctx context.Context, newest ledger.Event, state plan.S
 			return ledger.Event{}, fault.Errorf(fault.Refused, "event %d of %s came in between", e.Seq, e.Author).
 				WithHint("look at what is live now: backstep status")
 		}
-		intent := ledger.Intent{Kind: ledger.RollbackStarted, To: to, Plan: p, Condemn: condemn,
-			Deadline: x.deadline(p), Reason: reason}
+		intent.Kind, intent.Plan, intent.Deadline = ledger.RollbackStarted, p, x.deadline(p)
 		event := ledger.Start(e, intent, x.Stamp())
-		event.Evidence = lastWords(state, e.State.Live)
+		event.Evidence = strings.TrimPrefix(evidence+"\n"+lastWords(state, e.State.Live), "\n")
 		return event, nil
 	})
 	if err != nil {

@@ -16,12 +16,15 @@ import (
 type Verification struct {
 	Release  release.Release
 	Evidence Evidence
-	Seq      uint64 // of the event that holds the verdict; 0 when it is unknown, which is not written
+	Seq      uint64   // of the event that holds the verdict; 0 when it is unknown, which is not written
+	Back     Returned // the rollback that the verdict asked for
+	BackErr  error    // why there was no way back
 }
 
 // Verify takes evidence of the release that is live until there is a verdict, and writes it. An unknown
-// verdict is no error: the caller has a policy for it.
-func (x *Executor) Verify(ctx context.Context) (Verification, error) {
+// verdict is no error. When goBack says so of the verdict, the release is rolled back at once, and the verdict is
+// written into the event that starts the rollback: nothing is written twice while customers wait.
+func (x *Executor) Verify(ctx context.Context, goBack func(verdict.Verdict) bool) (Verification, error) {
 	if len(x.Config.Verify.Probes) == 0 {
 		return Verification{}, fault.Inputf("environment %s has no probe to verify with", x.Name).
 			WithHint("add to it, for example:\n  verify: {probes: [{kind: http, path: /health}]}")
@@ -46,6 +49,12 @@ func (x *Executor) Verify(ctx context.Context) (Verification, error) {
 		return v, err
 	}
 	x.log.Info("verdict", "verdict", v.Evidence.Verdict.String(), "why", v.Evidence.Reason)
+	if goBack(v.Evidence.Verdict) {
+		v.Back, v.BackErr = x.Rollback(ctx, Return{Automatic: true, evidence: v.Evidence.text(),
+			Reason: fmt.Sprintf("verdict %s: %s", v.Evidence.Verdict, v.Evidence.Reason)})
+		v.Seq = v.Back.Seq
+		return v, nil
+	}
 	if v.Evidence.Verdict == verdict.Unknown {
 		return v, nil
 	}

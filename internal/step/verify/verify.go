@@ -56,18 +56,15 @@ func Step(kinds config.Kinds) step.Step {
 			if err != nil {
 				return err
 			}
-			v, err := x.Verify(ctx)
+			policy := func(v verdict.Verdict) string {
+				return map[verdict.Verdict]string{verdict.Fail: onFail, verdict.Unknown: onUnknown}[v]
+			}
+			v, err := x.Verify(ctx, func(v verdict.Verdict) bool { return policy(v) == rollBack })
 			if err != nil {
 				return err
 			}
-			e := v.Evidence
-			policy := map[verdict.Verdict]string{verdict.Fail: onFail, verdict.Unknown: onUnknown}[e.Verdict]
-			var back executor.Returned
-			var backErr error
-			if policy == rollBack {
-				back, backErr = x.Rollback(ctx, executor.Return{Automatic: true,
-					Reason: fmt.Sprintf("verdict %s: %s", e.Verdict, e.Reason)})
-			}
+			e, back := v.Evidence, v.Back
+			rolledBack := policy(e.Verdict) == rollBack && v.BackErr == nil
 			rows := [][2]string{{"release", v.Release.String()}, {"verdict", e.Verdict.String()}, {"why", e.Reason},
 				{"checks", strconv.Itoa(e.Seen.Requests)}, {"failed", strconv.Itoa(e.Seen.Errors)}}
 			for _, s := range e.Samples {
@@ -80,7 +77,7 @@ func Step(kinds config.Kinds) step.Step {
 				{Output: outRequests, Value: strconv.Itoa(e.Seen.Requests)},
 				{Output: outErrors, Value: strconv.Itoa(e.Seen.Errors)},
 			}
-			if policy == rollBack && backErr == nil {
+			if rolledBack {
 				seconds := strconv.FormatFloat(back.Took.Seconds(), 'f', 3, 64)
 				rows = append(rows, [2]string{"serves again", back.Release.String()}, [2]string{"rollback took", seconds + " s"})
 				values = append(values, step.Value{Output: outRolled, Value: back.Release.Reference()},
@@ -91,18 +88,19 @@ func Step(kinds config.Kinds) step.Step {
 			if err := rt.Outputs(values...); err != nil {
 				return err
 			}
-			return ending(e, v, policy, back, backErr)
+			return ending(v, policy(e.Verdict))
 		},
 	}
 }
 
 // ending is the error that gives the exit code of a verdict and of what followed it.
-func ending(e executor.Evidence, v executor.Verification, policy string, back executor.Returned, backErr error) error {
+func ending(v executor.Verification, policy string) error {
+	e := v.Evidence
 	switch {
-	case backErr != nil:
-		return fmt.Errorf("verdict %s on %s, and no way back: %w", e.Verdict, v.Release, backErr)
+	case v.BackErr != nil:
+		return fmt.Errorf("verdict %s on %s, and no way back: %w", e.Verdict, v.Release, v.BackErr)
 	case policy == rollBack:
-		return fault.Errorf(fault.RolledBack, "verdict %s on %s: %s; %s serves again", e.Verdict, v.Release, e.Reason, back.Release).
+		return fault.Errorf(fault.RolledBack, "verdict %s on %s: %s; %s serves again", e.Verdict, v.Release, e.Reason, v.Back.Release).
 			WithHint("find the cause; then backstep unfreeze, and deploy a new build")
 	case e.Verdict == verdict.Fail:
 		return fault.Errorf(fault.VerdictFail, "verdict fail on %s: %s", v.Release, e.Reason).
