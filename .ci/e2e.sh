@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 cache=${BACKSTEP_CACHE:-$HOME/.cache/backstep}
 
 missing=()
-for need in docker-registry:docker-registry dockerd:docker.io; do
+for need in docker-registry:docker-registry dockerd:docker.io haproxy:haproxy; do
 	command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
 if [ ${#missing[@]} -gt 0 ]; then

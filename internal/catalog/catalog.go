@@ -6,6 +6,8 @@ import (
 	"github.com/backstep/backstep/internal/probe"
 	"github.com/backstep/backstep/internal/probe/http"
 	"github.com/backstep/backstep/internal/probe/tcp"
+	"github.com/backstep/backstep/internal/router"
+	"github.com/backstep/backstep/internal/router/haproxy"
 	"github.com/backstep/backstep/internal/step"
 	"github.com/backstep/backstep/internal/step/buildimage"
 	"github.com/backstep/backstep/internal/step/demo"
@@ -16,13 +18,15 @@ import (
 	"github.com/backstep/backstep/internal/step/supervise"
 	"github.com/backstep/backstep/internal/step/verify"
 	"github.com/backstep/backstep/internal/target"
+	"github.com/backstep/backstep/internal/target/docker"
 	"github.com/backstep/backstep/internal/target/process"
 )
 
 // Kinds lists what backstep.yml can name.
 func Kinds() config.Kinds {
 	return config.Kinds{
-		Targets: []target.Kind{process.Kind()},
+		Targets: []target.Kind{docker.Kind(), process.Kind()},
+		Routers: []router.Kind{haproxy.Kind()},
 		Probes:  []probe.Kind{http.Kind(), tcp.Kind()},
 	}
 }

@@ -23,6 +23,7 @@ import (
 // Kinds are the kinds that a configuration can name.
 type Kinds struct {
 	Targets []target.Kind
+	Routers []router.Kind
 	Probes  []probe.Kind
 }
 
@@ -39,6 +40,7 @@ type Config struct {
 type Environment struct {
 	Name         release.Environment
 	Target       Target
+	Router       func() (router.Front, error) // nil when there is none
 	Strategy     plan.Strategy
 	Weights      []int
 	Variables    map[string]string
@@ -164,11 +166,14 @@ func (r *reader) environment(name release.Environment, f field, kinds Kinds) *En
 	fields := r.mapping(f.value, path)
 	var strategy string
 	var weights []string
-	r.inputs(f.value, fields, e.inputs(&strategy, &weights), "target", "verify")
+	r.inputs(f.value, fields, e.inputs(&strategy, &weights), "target", "router", "verify")
 	if to := fields["target"]; to.key == nil {
 		r.fault(f.key, "%s has no target: want for example target: {kind: %s, …}", path, kinds.Targets[0].Name)
 	} else {
 		r.target(e, to, kinds.Targets)
+		if before := fields["router"]; before.key != nil {
+			r.router(e, before, kinds.Routers)
+		}
 		r.strategy(e, fields, strategy, weights)
 	}
 	verify := fields["verify"]
@@ -187,8 +192,28 @@ func (r *reader) target(e *Environment, f field, kinds []target.Kind) {
 	e.Target = Target{Kind: kinds[i], Open: open}
 }
 
+func (r *reader) router(e *Environment, f field, kinds []router.Kind) {
+	fields := r.mapping(f.value, "router")
+	i := r.kind(f, fields, len(kinds), func(i int) string { return kinds[i].Name })
+	if i < 0 {
+		return
+	}
+	if name := e.Target.Kind.Name; name != "" && len(e.Target.Kind.Routed) == 0 {
+		r.fault(f.key, "target %s takes no router: it brings its own", name)
+		return
+	}
+	inputs, open := kinds[i].New()
+	r.inputs(f.value, fields, inputs, "kind")
+	e.Router = open
+}
+
 func (r *reader) strategy(e *Environment, fields map[string]field, strategy string, weights []string) {
-	known := e.Target.Kind.Strategies
+	known, where := e.Target.Kind.Strategies, "target "+e.Target.Kind.Name
+	if e.Router != nil {
+		known, where = e.Target.Kind.Routed, where+" behind a router"
+	} else if len(e.Target.Kind.Routed) > 0 {
+		where += " without a router"
+	}
 	if len(known) == 0 {
 		return // the kind is at fault, and has been told
 	}
@@ -196,7 +221,7 @@ func (r *reader) strategy(e *Environment, fields map[string]field, strategy stri
 	if strategy != "" {
 		e.Strategy = plan.Strategy(strategy)
 		if !slices.Contains(known, e.Strategy) {
-			r.fault(fields["strategy"].value, "target %s cannot do strategy %q: it can %s", e.Target.Kind.Name, strategy, joined(known))
+			r.fault(fields["strategy"].value, "%s cannot do strategy %q: it can %s", where, strategy, joined(known))
 		}
 	}
 	if e.Strategy != plan.Canary {

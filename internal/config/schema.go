@@ -13,10 +13,14 @@ type object map[string]any
 func Schema(kinds Kinds) []byte {
 	var strategy string
 	var weights []string
-	var targets, probes []object
+	var targets, routers, probes []object
 	for _, k := range kinds.Targets {
 		inputs, _ := k.New()
 		targets = append(targets, kindSchema(k.Name, k.Help, inputs))
+	}
+	for _, k := range kinds.Routers {
+		inputs, _ := k.New()
+		routers = append(routers, kindSchema(k.Name, k.Help, inputs))
 	}
 	for _, k := range kinds.Probes {
 		inputs, _ := k.New()
@@ -26,6 +30,7 @@ func Schema(kinds Kinds) []byte {
 	verify["properties"].(object)["probes"] = object{"type": "array", "items": object{"oneOf": probes}}
 	environment := closed((&Environment{}).inputs(&strategy, &weights))
 	environment["properties"].(object)["target"] = object{"oneOf": targets}
+	environment["properties"].(object)["router"] = object{"oneOf": routers}
 	environment["properties"].(object)["verify"] = verify
 	environment["required"] = []string{"target"}
 	file := closed((&Config{}).inputs())

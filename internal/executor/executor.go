@@ -87,12 +87,9 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 		return nil, fault.Inputf("environment %q is not in %s", name, p.config).
 			WithHint("it has %s", strings.Join(sorted(known), ", "))
 	}
-	to, shift, err := env.Target.Open(target.Environment{Service: c.Service, Environment: name, Variables: env.Variables})
+	to, shift, err := open(env, target.Environment{Service: c.Service, Environment: name, Variables: env.Variables})
 	if err != nil {
 		return nil, err
-	}
-	if shift == nil {
-		return nil, fault.Inputf("target %s has no router", env.Target.Kind.Name)
 	}
 	client := registry.New()
 	book := c.Ledger
@@ -115,6 +112,32 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 		author: ledger.Author{Actor: run.Actor, Run: run.ID, Attempt: run.Attempt, URL: run.URL,
 			Machine: machine, Process: os.Getpid()},
 	}, nil
+}
+
+// open is the target of env, with the router in front of it.
+func open(env *config.Environment, around target.Environment) (target.Target, router.Router, error) {
+	if env.Router == nil {
+		to, own, err := env.Target.Open(around)
+		if err == nil && own == nil {
+			err = fault.Inputf("target %s has no router", env.Target.Kind.Name)
+		}
+		return to, own, err
+	}
+	around.Routed = true
+	to, _, err := env.Target.Open(around)
+	if err != nil {
+		return nil, nil, err
+	}
+	front, err := env.Router()
+	if err != nil {
+		return nil, nil, err
+	}
+	backend, ok := to.(target.Backend)
+	if !ok {
+		return nil, nil, fault.Inputf("target %s takes no router", env.Target.Kind.Name)
+	}
+	to, shift := target.Behind(backend, front)
+	return to, shift, nil
 }
 
 // Stamp is who acts, and now.

@@ -30,13 +30,13 @@ var floors = [][]string{
 	{"internal/host", "internal/router", "internal/probe", "internal/ledger", "internal/builder"}, // contracts
 	{"internal/target"},
 	{"internal/registry", "internal/host/dotenv", "internal/gitrepo"}, // what adapters stand on
-	{"internal/registry/registrytest", "internal/ledger/ledgertest", "internal/probe/probetest", "internal/target/targettest"},
-	{"internal/host/", "internal/target/", "internal/probe/", "internal/ledger/", "internal/builder/", "internal/config"}, // adapters
+	{"internal/registry/registrytest", "internal/ledger/ledgertest", "internal/probe/probetest", "internal/target/targettest", "internal/router/routertest"},
+	{"internal/host/", "internal/target/", "internal/router/", "internal/probe/", "internal/ledger/", "internal/builder/", "internal/config"}, // adapters
 	{"internal/executor"},
 	{"internal/step", "internal/step/"},
 	{"internal/catalog"},
 	{"internal/cli", "internal/gen"},
-	{"internal/house", "cmd/"},
+	{"internal/house", "cmd/", "examples/"},
 }
 
 // bans lists modules that only some rooms may use, and why.
@@ -44,7 +44,7 @@ var bans = []struct{ module, rooms, why string }{
 	{"github.com/google/go-containerregistry", "internal/registry internal/builder/layers internal/step/demo internal/ledger/ledgertest internal/registry/registrytest", "types of a library do not leave their room"},
 	{"go.yaml.in/yaml", "internal/config internal/gen", "one parser, one writer"},
 	{"github.com/sethvargo/go-githubactions", "internal/host/github", "only one host speaks it"},
-	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest", "values from outside must not reach a shell"},
+	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest", "values from outside must not reach a shell"},
 	{"github.com/moby", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"github.com/docker/docker", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"k8s.io", "internal/target/kubernetes internal/router/kubernetes", "an orchestrator's client is heavy"},
@@ -52,8 +52,8 @@ var bans = []struct{ module, rooms, why string }{
 
 // worldly are the packages that may ask for the time or the environment themselves; in all others both come
 // in, so that tests decide them.
-var worldly = []string{"cmd/", "internal/cli", "internal/step/demo", "internal/executor", "internal/gitrepo", "internal/registry",
-	"internal/registry/registrytest", "internal/host/", "internal/target/", "internal/probe/", "internal/ledger/", "internal/builder/"}
+var worldly = []string{"cmd/", "examples/", "internal/cli", "internal/step/demo", "internal/executor", "internal/gitrepo", "internal/registry",
+	"internal/registry/registrytest", "internal/host/", "internal/target/", "internal/router/", "internal/probe/", "internal/ledger/", "internal/builder/"}
 
 // vague are names of packages that say nothing of what is in them.
 var vague = []string{"util", "utils", "common", "types", "helpers", "helper", "pkg", "misc", "shared"}

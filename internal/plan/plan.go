@@ -16,6 +16,7 @@ type Strategy string
 const (
 	BlueGreen Strategy = "blue-green" // beside the old one, then all traffic at once
 	Canary    Strategy = "canary"     // beside the old one, then by weights with a verdict between them
+	Recreate  Strategy = "recreate"   // in place of the old one, which is stopped for it: there is a gap
 )
 
 // Phase is how far an instance has come.
@@ -142,7 +143,7 @@ func For(current State, wanted Wanted) Plan {
 	if there == nil {
 		p = append(p, Operation{Do: Stage, Release: wanted.Release})
 	}
-	if there == nil || there.Phase != Ready {
+	if wanted.Strategy != Recreate && (there == nil || there.Phase != Ready) {
 		p = append(p, Operation{Do: Await, Release: wanted.Release})
 	}
 	if there != nil && there.Weight == 100 {
@@ -163,5 +164,8 @@ func For(current State, wanted Wanted) Plan {
 		}
 	}
 	p = append(p, Operation{Do: Shift, Release: wanted.Release, From: from, Weight: 100})
+	if wanted.Strategy == Recreate {
+		p = append(p, Operation{Do: Await, Release: wanted.Release}) // it starts when it gets the traffic
+	}
 	return append(p, last...)
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,6 +147,25 @@ func (c *Client) through(ctx context.Context, repository, action string) (name.R
 	}
 	c.transports[key] = t
 	return repo, t, nil
+}
+
+// EngineAuth is the credentials for a repository as the engine API takes them in X-Registry-Auth: a JSON
+// object in base64 for URLs. Without credentials the object is empty.
+func (c *Client) EngineAuth(ctx context.Context, repository string) (string, error) {
+	repo, err := name.NewRepository(repository, name.StrictValidation)
+	if err != nil {
+		return "", fault.Inputf("repository %q: %w", repository, err)
+	}
+	found, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	if err != nil {
+		return "", fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
+	}
+	auth, err := authn.Authorization(ctx, found)
+	if err != nil {
+		return "", fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
+	}
+	text, err := json.Marshal(auth)
+	return base64.URLEncoding.EncodeToString(text), err
 }
 
 // told puts an error of the library into our words.

@@ -3,7 +3,9 @@ package router
 
 import (
 	"context"
+	"time"
 
+	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/release"
 )
 
@@ -12,4 +14,26 @@ type Router interface {
 	// Shift gives each release its percentage; one that is not named gets none. The sum is 100. When it
 	// returns, new connections follow it. A lower fencing number than seen is refused like a target's.
 	Shift(ctx context.Context, fence uint64, weights map[release.Digest]int) error
+}
+
+// Front is a load balancer that stands in front of a target and knows addresses, not releases. An address is
+// ip:port. target.Behind makes a Router of it.
+type Front interface {
+	// Weights says which addresses get traffic, and how much of it relative to one another.
+	Weights(ctx context.Context) (map[string]int, error)
+	// Shift gives each address its percentage; one that is not named gets no new requests. It returns once
+	// the load balancer says that it is so.
+	Shift(ctx context.Context, weights map[string]int) error
+	// Drain stops new requests to the address, lets those it has finish for at most drain, and closes the
+	// connections that are left. An address that is not known has nothing to drain.
+	Drain(ctx context.Context, address string, drain time.Duration) error
+}
+
+// Kind is one kind of load balancer. To add one: a package below this one with func Kind, targettest passing
+// with it in front of a target, a script, and a line in catalog.
+type Kind struct {
+	Name string
+	Help string
+	// New is a fresh router with the inputs bound to it. Open is called once they are set; it asks nobody.
+	New func() (inputs []input.Input, open func() (Front, error))
 }

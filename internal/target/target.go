@@ -37,9 +37,10 @@ type Target interface {
 type Kind struct {
 	Name       string
 	Help       string
-	Strategies []plan.Strategy // the first one is the default
+	Strategies []plan.Strategy // what it can do without a router of the configuration; the first one is the default
+	Routed     []plan.Strategy // what it can do behind one, likewise; empty when it takes none. Its Target is a Backend then.
 	// New is a fresh target with the inputs bound to it. Open is called once they are set; it makes no
-	// change. The router is the one that the target brings along, or nil.
+	// change. The router is the one that the target brings along; it is not asked for when Environment.Routed.
 	New func() (inputs []input.Input, open func(Environment) (Target, router.Router, error))
 }
 
@@ -48,4 +49,5 @@ type Environment struct {
 	Service     string              // the name that everything on the target is labelled with
 	Environment release.Environment // likewise
 	Variables   map[string]string   // what each release runs with
+	Routed      bool                // a router of the configuration stands in front
 }

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/backstep/backstep/internal/registry/registrytest"
+	"github.com/backstep/backstep/internal/router/routertest"
+)
+
+// service is the name of this run's containers: no other run on the same engine has it.
+func service() string { return fmt.Sprintf("shop-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9) }
+
+// remove takes away the containers and volumes of a service.
+func remove(service string) {
+	for _, kind := range [][2]string{{"ps -aq", "rm -f -v"}, {"volume ls -q", "volume rm"}} {
+		list := append(strings.Fields(kind[0]), "--filter", "label=backstep.service="+service)
+		ids, err := exec.Command("docker", list...).Output()
+		if err == nil && len(ids) > 0 {
+			_ = exec.Command("docker", append(strings.Fields(kind[1]), strings.Fields(string(ids))...)...).Run()
+		}
+	}
+}
+
+// port is one that nobody listens on.
+func port(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// docked is a backstep.yml for a Docker engine: production behind a HAProxy, solo without a router.
+func docked(service, repository string, balancer routertest.Balancer, solo int, strategy string) string {
+	return fmt.Sprintf(`service: %s
+repository: %s
+environments:
+  production:
+    target: {kind: docker, port: 8080}
+    router: {kind: haproxy, socket: %s, backend: %s}
+    strategy: %s
+    drain: 2s
+    verify: {bake: 2s, patience: 20s, probes: [{kind: http, rate: 100}]}
+  solo:
+    target: {kind: docker, port: 8080, publish: "127.0.0.1:%d"}
+    verify: {bake: 1s, patience: 20s, probes: [{kind: http, rate: 200}]}
+`, service, repository, balancer.Socket, balancer.Backend, strategy, solo)
+}
+
+// TestE2EScripts runs testdata/e2e on the real program with a real registry, engine and load balancer.
+func TestE2EScripts(t *testing.T) {
+	balancer := routertest.HAProxy(t)
+	crowd := &customers{url: "http://" + balancer.Address}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/e2e",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			name := service()
+			env.Defer(func() { remove(name) })
+			repository := registrytest.Debian(t) + "/acme/shop"
+			env.Setenv("REG", repository)
+			env.Setenv("SERVICE", name)
+			env.Setenv("BACKSTEP_HOST", "plain")
+			env.Setenv("BACKSTEP_ACTOR", "ada")
+			env.Setenv("DOCKER_API_VERSION", os.Getenv("DOCKER_API_VERSION"))
+			solo := port(t)
+			for file, strategy := range map[string]string{"backstep.yml": "blue-green", "canary.yml": "canary"} {
+				if err := os.WriteFile(filepath.Join(env.WorkDir, file), []byte(docked(name, repository, balancer, solo, strategy)), 0o644); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": example, "customers": crowd.command},
+	})
+}
+
+var building sync.Mutex // the programs of examples/shop, kept by their flags
+
+// example VERSION DOES builds examples/shop and pushes an image of it, tagged with its version.
+func example(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: shop VERSION work|fail|crash")
+	}
+	dir := ts.MkAbs("image")
+	ts.Check(built(dir, args[0], args[1]))
+	ts.Check(ts.Exec("backstep", "build-image", "--repository", ts.Getenv("REG"), "--version", args[0], "--tags", args[0],
+		"--context", dir, "--files", "shop:/shop", "--entrypoint", "/shop"))
+}
+
+func built(dir, version, does string) error {
+	building.Lock()
+	defer building.Unlock()
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "shop"),
+		"-ldflags", "-X main.version="+version+" -X main.does="+does, "../../examples/shop")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// customers ask 50 times a second, each time over a new connection, and count what they get.
+type customers struct {
+	url   string
+	stop  func()
+	mu    sync.Mutex
+	seen  map[string]int // by the first word after shop, or the first word
+	lost  []string
+	first time.Time // of a bad answer
+	last  time.Time
+}
+
+func (c *customers) command(ts *testscript.TestScript, neg bool, args []string) {
+	switch {
+	case neg || len(args) == 0:
+		ts.Fatalf("usage: customers start | stop | lost N | saw TEXT | ask TEXT")
+	case args[0] == "start":
+		c.start()
+	case args[0] == "stop":
+		c.stop()
+		ts.Logf("%d kinds of answers: %v; %d bad ones within %.3f s", len(c.seen), c.seen, len(c.lost), c.last.Sub(c.first).Seconds())
+	case args[0] == "lost":
+		if n, err := strconv.Atoi(args[1]); err != nil || len(c.lost) != n {
+			ts.Fatalf("%d requests were lost: %q", len(c.lost), c.lost)
+		}
+	case args[0] == "saw":
+		for text := range c.seen {
+			if strings.Contains(text, args[1]) {
+				return
+			}
+		}
+		ts.Fatalf("nobody saw %s, but %v", args[1], c.seen)
+	case args[0] == "ask":
+		if text, err := asked(c.url); err != nil || !strings.Contains(text, args[1]) {
+			ts.Fatalf("a customer got %q, %v", text, err)
+		}
+	}
+}
+
+func asked(url string) (string, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	answer, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d", answer.StatusCode)
+	}
+	return strings.TrimSpace(string(body)), err
+}
+
+func (c *customers) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	c.seen, c.lost, c.first, c.last = map[string]int{}, nil, time.Time{}, time.Time{}
+	var all sync.WaitGroup
+	all.Go(func() {
+		pace := time.NewTicker(20 * time.Millisecond)
+		defer pace.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-pace.C:
+				all.Go(func() {
+					begin := time.Now()
+					text, err := asked(c.url)
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					c.seen[text]++
+					if err != nil {
+						c.lost = append(c.lost, fmt.Sprint(text, err))
+						if c.first.IsZero() {
+							c.first = begin
+						}
+						c.last = begin
+					}
+				})
+			}
+		}
+	})
+	c.stop = func() { cancel(); all.Wait() }
+}

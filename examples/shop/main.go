@@ -1,0 +1,37 @@
+// Command shop is the service that the examples deploy. Each answer says which release gave it.
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+)
+
+// These are set when it is built: -ldflags "-X main.version=1.2.0 -X main.does=fail".
+var (
+	version = "0.0.0"
+	does    = "work" // fail: every order is answered 500; crash: it ends at once
+)
+
+func main() {
+	if does == "crash" {
+		fmt.Println("no such table: orders")
+		os.Exit(3)
+	}
+	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		if digest := os.Getenv("BACKSTEP_RELEASE"); len(digest) > 19 {
+			w.Header().Set("X-Backstep-Release", digest[7:19])
+		}
+		if does == "fail" {
+			http.Error(w, version+": the orders are lost", http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintf(w, "shop %s\n", version)
+	})
+	addr := os.Getenv("ADDR")
+	if addr == "" {
+		addr = ":8080"
+	}
+	fmt.Println(http.ListenAndServe(addr, nil))
+	os.Exit(1)
+}

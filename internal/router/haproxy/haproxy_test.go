@@ -1,0 +1,68 @@
+package haproxy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// answer is what HAProxy 2.6 said to `show servers state shop`, cut after the columns that are read.
+const answer = `1
+# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_port
+3 shop 1 release1 172.17.0.2 2 4 100 1 20 8080
+3 shop 2 release2 172.17.0.3 0 5 100 1 7 8080
+3 shop 3 release3 127.0.0.1 0 5 1 1 90 9
+3 shop 4 old 10.0.0.9 2 8 1 1 90 80
+`
+
+func TestServers(t *testing.T) {
+	got, err := parseServers(answer)
+	want := []server{
+		{"release1", "172.17.0.2:8080", 100, false, 20},
+		{"release2", "172.17.0.3:8080", 0, true, 7},
+		{"release3", "127.0.0.1:9", 0, true, 90},
+		{"old", "10.0.0.9:80", 0, false, 90}, // it drains
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "Can't find backend.", "1\n", "2\n# a b\n1 2", strings.Replace(answer, "8080", "", 1),
+		strings.Replace(answer, "srv_port", "port", 1), strings.Replace(answer, " 100 ", " many ", 1)} {
+		if got, err := parseServers(bad); err == nil {
+			t.Errorf("%q was read as %+v", bad, got)
+		}
+	}
+}
+
+func TestCommands(t *testing.T) {
+	servers, err := parseServers(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := front{backend: "shop"}
+	for name, c := range map[string]struct {
+		weights map[string]int
+		want    []string
+	}{
+		"back to the warm one": {map[string]int{"172.17.0.3:8080": 100}, []string{
+			"set server shop/release2 weight 100", "set server shop/release2 state ready",
+			"set server shop/release1 state maint", "set server shop/old state maint"}},
+		"a new one takes the oldest slot": {map[string]int{"172.17.0.2:8080": 90, "172.17.0.4:8080": 10}, []string{
+			"set server shop/release1 weight 90", "set server shop/release1 state ready",
+			"set server shop/release3 addr 172.17.0.4 port 8080",
+			"set server shop/release3 weight 10", "set server shop/release3 state ready",
+			"set server shop/old state maint"}},
+	} {
+		got, err := f.commands(servers, c.weights)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v\n%s", name, err, strings.Join(got, "\n"))
+		}
+	}
+	_, err = f.commands(servers, map[string]int{"10.1.0.1:1": 1, "10.1.0.2:1": 1, "10.1.0.3:1": 98})
+	if err == nil || err.Error() != "haproxy: backend shop has no free slot" {
+		t.Errorf("more releases than slots: %v", err)
+	}
+	if _, err := f.commands(servers, map[string]int{"shop;shutdown sessions:1": 100}); err == nil {
+		t.Error("an address that is none became a command")
+	}
+}
