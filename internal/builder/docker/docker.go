@@ -1,4 +1,4 @@
-// Package docker is the builder that gives a Dockerfile to the local engine, through the docker command.
+// Package docker is the builder that gives a Dockerfile to a Docker engine.
 package docker
 
 import (
@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/moby/client"
+
 	"github.com/backstep/backstep/internal/builder"
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/registry"
@@ -24,12 +26,60 @@ func New(client *registry.Client) builder.Builder { return docker{client} }
 
 type docker struct{ client *registry.Client }
 
+// engine builds, names and pushes: the docker command where there is one, since it brings BuildKit along, else
+// the API of the engine, as in a container that has its socket.
+type engine interface {
+	build(ctx context.Context, r builder.Request) (id string, err error)
+	tag(ctx context.Context, id, name string) error
+	push(ctx context.Context, repository, name string) error
+}
+
 // Build builds and pushes each tag. Without a tag the image is pushed under one that is made of its own
 // identity, since the engine pushes tags only.
 func (b docker) Build(ctx context.Context, r builder.Request) (release.Digest, error) {
 	if err := check(r); err != nil {
 		return "", err
 	}
+	var e engine = command{}
+	if _, err := exec.LookPath("docker"); err != nil {
+		if e, err = newAPI(b.client); err != nil {
+			return "", err
+		}
+	}
+	return b.by(ctx, e, r)
+}
+
+func (b docker) by(ctx context.Context, e engine, r builder.Request) (release.Digest, error) {
+	id, err := e.build(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	tags := r.Tags
+	if len(tags) == 0 {
+		tags = []string{"build-" + strings.TrimPrefix(id, "sha256:")[:12]}
+	}
+	for _, tag := range tags {
+		name := r.Repository + ":" + tag
+		if err := e.tag(ctx, id, name); err != nil {
+			return "", err
+		}
+		if err := e.push(ctx, r.Repository, name); err != nil {
+			return "", err
+		}
+	}
+	return b.client.Head(ctx, r.Repository, tags[0])
+}
+
+// command is the engine behind the docker command.
+type command struct{}
+
+func (command) tag(ctx context.Context, id, name string) error { return run(ctx, "tag", id, name) }
+
+func (command) push(ctx context.Context, _, name string) error {
+	return run(ctx, "push", "--quiet", name)
+}
+
+func (command) build(ctx context.Context, r builder.Request) (string, error) {
 	folder, err := os.MkdirTemp("", "backstep-docker-")
 	if err != nil {
 		return "", err
@@ -50,21 +100,7 @@ func (b docker) Build(ctx context.Context, r builder.Request) (release.Digest, e
 	if err != nil {
 		return "", err
 	}
-	image := strings.TrimSpace(string(id))
-	tags := r.Tags
-	if len(tags) == 0 {
-		tags = []string{"build-" + strings.TrimPrefix(image, "sha256:")[:12]}
-	}
-	for _, tag := range tags {
-		name := r.Repository + ":" + tag
-		if err := run(ctx, "tag", image, name); err != nil {
-			return "", err
-		}
-		if err := run(ctx, "push", "--quiet", name); err != nil {
-			return "", err
-		}
-	}
-	return b.client.Head(ctx, r.Repository, tags[0])
+	return strings.TrimSpace(string(id)), nil
 }
 
 // check refuses what belongs into the Dockerfile: leaving it out would build another image.
@@ -102,21 +138,34 @@ func run(ctx context.Context, args ...string) error {
 		return fault.Inputf("builder docker needs the docker command").WithHint("install it, or choose --builder layers")
 	}
 	if err != nil {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		last := lines[len(lines)-1]
-		code := fault.Failed
-		if strings.Contains(last, "denied") || strings.Contains(last, "unauthorized") || strings.Contains(last, "no basic auth") {
-			code = fault.Input
-		}
-		return fault.Errorf(code, "docker %s: %w: %s", args[0], err, last).
-			WithHint("it said:\n%s", strings.Join(lines[max(0, len(lines)-15):], "\n"))
+		return told(args[0], err, said.String())
 	}
 	return nil
 }
 
+// told is the error of an engine that said this while it was doing what.
+func told(what string, err error, said string) error {
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	last := lines[len(lines)-1]
+	code := fault.Failed
+	if strings.Contains(last, "denied") || strings.Contains(last, "unauthorized") || strings.Contains(last, "no basic auth") {
+		code = fault.Input
+	}
+	return fault.Errorf(code, "docker %s: %w: %s", what, err, last).
+		WithHint("it said:\n%s", strings.Join(lines[max(0, len(lines)-15):], "\n"))
+}
+
 // Engine says why no engine can be used, or nil.
 func Engine(ctx context.Context) error {
-	if err := run(ctx, "version", "--format", "{{.Server.Version}}"); err != nil {
+	var err error
+	if _, missing := exec.LookPath("docker"); missing == nil {
+		err = run(ctx, "version", "--format", "{{.Server.Version}}")
+	} else if a, open := newAPI(nil); open != nil {
+		err = open
+	} else {
+		_, err = a.Ping(ctx, client.PingOptions{})
+	}
+	if err != nil {
 		return fmt.Errorf("no Docker engine answers: %w", err)
 	}
 	return nil
