@@ -43,6 +43,10 @@ type process struct {
 // Main runs the step that the command line names and returns the exit code. A program of one step needs no
 // name of it.
 func Main(steps ...step.Step) int {
+	if err := passThrough(os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "backstep: error: %v\n", err)
+		return int(fault.Failed)
+	}
 	p := process{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
