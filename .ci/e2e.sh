@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 cache=${BACKSTEP_CACHE:-$HOME/.cache/backstep}
 
 missing=()
-for need in docker-registry:docker-registry dockerd:docker.io haproxy:haproxy; do
+for need in docker-registry:docker-registry dockerd:docker.io haproxy:haproxy busybox:busybox-static; do
 	command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -47,4 +47,5 @@ if ! docker version >/dev/null 2>&1; then
 	docker version >/dev/null || { cat "$work/dockerd.log" >&2; exit 1; }
 fi
 
-BACKSTEP_E2E=1 BACKSTEP_DISTRIBUTION=$distribution go test -count=1 -run E2E ./...
+bash .ci/image.sh backstep:e2e
+BACKSTEP_E2E=1 BACKSTEP_TEST_IMAGE=backstep:e2e BACKSTEP_DISTRIBUTION=$distribution go test -count=1 -run E2E ./...

@@ -23,7 +23,7 @@ core=$(git --exec-path)
 cp -L "$(command -v git)" "$root/shell/usr/bin/git"
 cp -L "$core/git-remote-http" "$root/shell/usr/lib/git-core/"
 ln -s git-remote-http "$root/shell/usr/lib/git-core/git-remote-https"
-ln -s ../../bin/git "$root/shell/usr/lib/git-core/git"
+for name in git git-upload-pack git-receive-pack; do ln -s ../../bin/git "$root/shell/usr/lib/git-core/$name"; done
 # The shared libraries of git and of the loader, under the names that it asks for.
 ldd "$root/shell/usr/bin/git" "$core/git-remote-http" | grep -o '/[^ ]*\.so[^ ]*' | sort -u | while read -r library; do
 	mkdir -p "$root/shell$(dirname "$library")"

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/backstep/backstep/internal/fault"
@@ -114,6 +116,9 @@ func (r *Repo) run(ctx context.Context, stdin string, args ...string) (string, e
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
+	if args[0] == "fetch" || args[0] == "mktag" || args[0] == "push" {
+		r.giveBack()
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -128,6 +133,31 @@ func (r *Repo) run(ctx context.Context, stdin string, args ...string) (string, e
 		return "", &failure{args[0], text, exit.ExitCode()}
 	}
 	return "", fmt.Errorf("git %s: %w", args[0], err)
+}
+
+// giveBack makes what git has just written belong to the owner of the repository. A container of GitHub runs as
+// root in a checkout of somebody else, who has to be able to remove it afterwards. What cannot be given back is
+// left: the step has done its work.
+func (r *Repo) giveBack() {
+	top, err := os.Stat(filepath.Join(r.top, ".git"))
+	if err != nil || os.Geteuid() != 0 {
+		return
+	}
+	owner, ok := top.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return
+	}
+	_ = filepath.WalkDir(filepath.Join(r.top, ".git"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			if s, ok := info.Sys().(*syscall.Stat_t); ok && s.Uid == 0 {
+				_ = os.Lchown(path, int(owner.Uid), int(owner.Gid))
+			}
+		}
+		return nil
+	})
 }
 
 func exitedWith(err error, codes ...int) bool {
