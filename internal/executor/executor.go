@@ -31,14 +31,15 @@ import (
 type Place struct {
 	environment string
 	config      string
+	login       registry.Login
 }
 
 // Inputs declares the place.
 func (p *Place) Inputs() []input.Input {
-	return []input.Input{
+	return append([]input.Input{
 		input.String(&p.environment, "environment", "The environment, as backstep.yml names it.").Must(),
 		input.String(&p.config, "config", "The path of backstep.yml.").Or("backstep.yml"),
-	}
+	}, p.login.Inputs()...)
 }
 
 // World is what an executor has of the world around it.
@@ -87,11 +88,14 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 		return nil, fault.Inputf("environment %q is not in %s", name, p.config).
 			WithHint("it has %s", strings.Join(sorted(known), ", "))
 	}
-	to, shift, err := open(env, target.Environment{Service: c.Service, Environment: name, Variables: env.Variables})
+	client, err := p.login.Client(world.Host, c.Repository)
 	if err != nil {
 		return nil, err
 	}
-	client := registry.New()
+	to, shift, err := open(env, target.Environment{Service: c.Service, Environment: name, Variables: env.Variables, EngineAuth: client.EngineAuth})
+	if err != nil {
+		return nil, err
+	}
 	book := c.Ledger
 	if book == "" {
 		book = c.Repository

@@ -2,6 +2,8 @@
 // annotations go. What only some hosts can do is an interface of its own.
 package host
 
+import "context"
+
 // Run is the CI run that a step is part of. Any field can be empty.
 type Run struct {
 	ID         string `json:"id,omitempty"`      // unique for a run; kept by its retries
@@ -30,6 +32,11 @@ type Masker interface{ Mask(secret string) }
 
 // Summarizer shows Markdown on the run's page.
 type Summarizer interface{ Summary(markdown string) error }
+
+// Issuer gives the job's OIDC token for an audience.
+type Issuer interface {
+	Token(ctx context.Context, audience string) (string, error)
+}
 
 // Level is how bad an annotation is.
 type Level string

@@ -49,8 +49,8 @@ func TestGeneratedFiles(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if _, made := files[filepath.ToSlash(name)]; made {
-				return nil
+			if _, made := files[filepath.ToSlash(name)]; made || filepath.ToSlash(name) == "templates/pipeline/template.yml" {
+				return nil // the chain is written by hand
 			}
 			if *update {
 				return os.Remove(path)

@@ -43,10 +43,12 @@ const manifestLimit = 4 << 20
 // listLimit is the largest page of a tag list that is read, in bytes.
 const listLimit = 64 << 20
 
-// Client talks to registries with the credentials of the Docker configuration. It can be used by several
+// Client talks to registries with the credentials of a Login or of the Docker configuration. It can be used by several
 // goroutines at once.
 type Client struct {
-	base http.RoundTripper
+	base  http.RoundTripper
+	host  string // the registry that login is for
+	login *login // nil when there is none
 
 	mu         sync.Mutex
 	transports map[string]http.RoundTripper // by repository and scope, with the token they share
@@ -137,7 +139,7 @@ func (c *Client) through(ctx context.Context, repository, action string) (name.R
 	if t, ok := c.transports[key]; ok {
 		return repo, t, nil
 	}
-	auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	auth, err := c.authenticator(ctx, repo)
 	if err != nil {
 		return repo, nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
 	}
@@ -156,7 +158,7 @@ func (c *Client) EngineAuth(ctx context.Context, repository string) (string, err
 	if err != nil {
 		return "", fault.Inputf("repository %q: %w", repository, err)
 	}
-	found, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	found, err := c.authenticator(ctx, repo)
 	if err != nil {
 		return "", fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
 	}

@@ -19,6 +19,8 @@ type Step struct {
 	Name     string // kebab-case: the subcommand, actions/<name>, templates/<name>
 	Summary  string // one line without a full stop
 	Doc      string // Markdown for the reference
+	Shell    bool   // runs other programs: its image is the one with a shell and git
+	Deploys  bool   // changes what is live
 	Operator bool   // for a person at a terminal: no action and no template is made of it
 	Inputs   []input.Input
 	Outputs  []input.Output

@@ -46,8 +46,9 @@ type Kind struct {
 
 // Environment is what a target may need of its surroundings.
 type Environment struct {
-	Service     string              // the name that everything on the target is labelled with
-	Environment release.Environment // likewise
-	Variables   map[string]string   // what each release runs with
-	Routed      bool                // a router of the configuration stands in front
+	Service     string                                                       // the name that everything on the target is labelled with
+	Environment release.Environment                                          // likewise
+	Variables   map[string]string                                            // what each release runs with
+	EngineAuth  func(ctx context.Context, repository string) (string, error) // the credentials for a repository, as X-Registry-Auth of an engine
+	Routed      bool                                                         // a router of the configuration stands in front
 }

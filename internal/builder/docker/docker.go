@@ -40,7 +40,7 @@ func (b docker) Build(ctx context.Context, r builder.Request) (release.Digest, e
 	if err := check(r); err != nil {
 		return "", err
 	}
-	var e engine = command{}
+	var e engine = command{b.client}
 	if _, err := exec.LookPath("docker"); err != nil {
 		if e, err = newAPI(b.client); err != nil {
 			return "", err
@@ -71,11 +71,19 @@ func (b docker) by(ctx context.Context, e engine, r builder.Request) (release.Di
 }
 
 // command is the engine behind the docker command.
-type command struct{}
+type command struct{ client *registry.Client }
 
 func (command) tag(ctx context.Context, id, name string) error { return run(ctx, "tag", id, name) }
 
-func (command) push(ctx context.Context, _, name string) error {
+// push is the API's when there is a login, which the command does not know.
+func (c command) push(ctx context.Context, repository, name string) error {
+	if c.client.Knows(repository) {
+		a, err := newAPI(c.client)
+		if err != nil {
+			return err
+		}
+		return a.push(ctx, repository, name)
+	}
 	return run(ctx, "push", "--quiet", name)
 }
 

@@ -31,7 +31,7 @@ func TestE2EBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, e := range map[string]engine{"command": command{}, "api": viaAPI} {
+	for name, e := range map[string]engine{"command": command{client}, "api": viaAPI} {
 		t.Run(name, func(t *testing.T) { builds(t, host+"/"+name, docker{client}, e) })
 	}
 }

@@ -2,6 +2,7 @@
 package github
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ type github struct {
 var (
 	_ host.Host       = (*github)(nil)
 	_ host.Masker     = (*github)(nil)
+	_ host.Issuer     = (*github)(nil)
 	_ host.Summarizer = (*github)(nil)
 	_ host.Annotator  = (*github)(nil)
 )
@@ -109,6 +111,11 @@ func appendTo(path, text string) error {
 	}
 	_, err = f.WriteString(text)
 	return errors.Join(err, f.Close())
+}
+
+// Token asks the runner for the job's OIDC token.
+func (g *github) Token(ctx context.Context, audience string) (string, error) {
+	return g.commands.GetIDToken(ctx, audience)
 }
 
 // Mask hides each line of a secret.

@@ -47,6 +47,7 @@ type options struct {
 	builder, platform, version string
 	files                      []string
 	env                        map[string]string
+	login                      registry.Login
 }
 
 // Step declares build-image.
@@ -61,7 +62,7 @@ func Step() step.Step {
 		Doc: "Builder `layers` puts files on a base image, or on nothing, and needs neither a Dockerfile nor a daemon; the same " +
 			"input gives the same digest. Builder `docker` gives a Dockerfile to the local engine. `auto` takes docker when " +
 			"there is a Dockerfile. Everything in the image has one time: SOURCE_DATE_EPOCH, else that of the commit, else 0.",
-		Inputs: []input.Input{
+		Inputs: append([]input.Input{
 			input.String(&r.Repository, "repository", "The repository to push to, registry/name.").Must(),
 			input.String(&r.Context, "context", step.ContextHelp).Or("."),
 			input.String(&o.builder, "builder", "How to build.").OneOf(auto, withLayers, withDocker).Or(auto),
@@ -82,7 +83,7 @@ func Step() step.Step {
 			input.List(&r.Tags, "tags", "Tags to give the image.").
 				Matching(regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`), "1.4.2"),
 			input.String(&o.version, "version", step.VersionHelp),
-		},
+		}, o.login.Inputs()...),
 		Outputs: []input.Output{outImage, outDigest, outTags, outMetadata},
 		Run:     func(ctx context.Context, rt *step.Runtime) error { return run(ctx, rt, r, o) },
 	}
@@ -93,7 +94,10 @@ func run(ctx context.Context, rt *step.Runtime, r builder.Request, o options) er
 	if err != nil {
 		return err
 	}
-	client := registry.New()
+	client, err := o.login.Client(rt.Host, r.Repository)
+	if err != nil {
+		return err
+	}
 	name, why := choose(o.builder, r)
 	rt.Log.Info("building", "builder", name, "why", why)
 	build := map[string]builder.Builder{withLayers: layers.New(client), withDocker: docker.New(client)}[name]

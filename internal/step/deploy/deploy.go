@@ -28,6 +28,7 @@ func Step(kinds config.Kinds) step.Step {
 	)
 	return step.Step{
 		Name:    "deploy",
+		Deploys: true,
 		Summary: "Make an image live, by digest, with the way back kept open",
 		Doc: "Resolves the image to a digest, refuses what is frozen, quarantined or older than what is live, proves that " +
 			"the image and the last good release are complete, starts the release beside the one that serves, waits until " +

@@ -40,9 +40,11 @@ type inputs struct {
 
 // run is one run of the step, with what it was told and what it is to write.
 type run struct {
-	rt  *step.Runtime
-	in  inputs
-	out struct {
+	rt *step.Runtime
+	in inputs
+
+	login registry.Login
+	out   struct {
 		version, previous, tag, bump, released, tags, image, digest, notes input.Output
 	}
 }
@@ -64,7 +66,8 @@ func Step() step.Step {
 		Name:    "semver-tag",
 		Summary: "Decide the next version and tag the image with it",
 		Doc:     doc,
-		Inputs: []input.Input{
+		Shell:   true,
+		Inputs: append([]input.Input{
 			input.String(&in.image, "image", step.ImageHelp),
 			input.String(&in.level, "bump", "How far to move the version; auto asks the commits.").
 				OneOf("auto", "major", "minor", "patch", "none").Or("auto"),
@@ -78,7 +81,7 @@ func Step() step.Step {
 			input.String(&in.dir, "context", step.ContextHelp).Or("."),
 			input.String(&in.fetch, "fetch", "Ask origin for tags and for what a shallow clone lacks, or never.").
 				OneOf("auto", "never").Or("auto"),
-		},
+		}, r.login.Inputs()...),
 		Outputs: []input.Output{out.version, out.previous, out.tag, out.bump, out.released, out.tags, out.image, out.digest, out.notes},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
 			r.rt = rt
@@ -112,7 +115,10 @@ func (r *run) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client := registry.New()
+	client, err := r.login.Client(r.rt.Host, r.in.image)
+	if err != nil {
+		return err
+	}
 	var rel release.Release
 	if r.in.image != "" {
 		ref, err := registry.ParseReference(r.in.image)

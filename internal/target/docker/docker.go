@@ -28,7 +28,6 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/plan"
-	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router"
 	"github.com/backstep/backstep/internal/target"
@@ -109,11 +108,10 @@ func size(s string) int64 {
 // under the plain name.
 type docker struct {
 	options
-	env      target.Environment
-	engine   *client.Client
-	registry *registry.Client
-	http     *http.Client
-	publish  network.PortBinding // zero when nothing is published
+	env     target.Environment
+	engine  *client.Client
+	http    *http.Client
+	publish network.PortBinding // zero when nothing is published
 }
 
 var (
@@ -122,7 +120,7 @@ var (
 )
 
 func open(o options, env target.Environment) (*docker, error) {
-	d := &docker{options: o, env: env, registry: registry.New(), http: &http.Client{
+	d := &docker{options: o, env: env, http: &http.Client{
 		Timeout:       time.Second,
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
@@ -474,7 +472,7 @@ func (d *docker) pull(ctx context.Context, r release.Release) error {
 	} else if !errdefs.IsNotFound(err) {
 		return unreachable(err)
 	}
-	auth, err := d.registry.EngineAuth(ctx, r.Repository)
+	auth, err := d.env.EngineAuth(ctx, r.Repository)
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,7 @@ func engine(t *testing.T, o options, env target.Environment) *docker {
 		t.Skip("needs a Docker engine: run make e2e")
 	}
 	o.restart = "unless-stopped"
+	env.EngineAuth = registry.New().EngineAuth
 	d, err := open(o, env)
 	if err != nil {
 		t.Fatal(err)
