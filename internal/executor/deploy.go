@@ -20,6 +20,7 @@ import (
 // Deployment is what a deploy is asked to do.
 type Deployment struct {
 	Image      string // registry/name with a tag or a digest
+	Version    string // SemVer without v; "" is what the image says
 	AllowOlder bool   // also when its version is lower than that of what is live
 	DryRun     bool   // only plan
 }
@@ -40,6 +41,12 @@ func (x *Executor) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 	ref, r, err := x.resolve(ctx, d.Image)
 	if err != nil {
 		return Deployed{}, err
+	}
+	if d.Version != "" {
+		if _, err := semver.StrictNewVersion(d.Version); err != nil {
+			return Deployed{}, fault.Inputf("version %q: want SemVer without v, such as 1.4.2", d.Version)
+		}
+		r.Version = d.Version
 	}
 	if x.Config.Strategy == plan.Canary && len(x.Config.Verify.Probes) == 0 {
 		return Deployed{}, fault.Inputf("strategy canary needs evidence between its weights, and no probe is configured").

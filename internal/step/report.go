@@ -12,6 +12,7 @@ type Report struct {
 	Title    string
 	Rows     [][2]string
 	Timeline []string // what happened, in order
+	Incident bool     // somebody has to act: the report leads to the runbook
 }
 
 // Timeline is a plan as a report shows it.
@@ -37,8 +38,14 @@ func (r Report) Markdown() string {
 		}
 		b.WriteString("```\n")
 	}
+	if r.Incident {
+		b.WriteString("\n[Runbook: what to do now](" + runbook + ")\n")
+	}
 	return b.String()
 }
+
+// runbook is the page for those who are called.
+const runbook = "https://github.com/backstep/backstep/blob/main/docs/runbook.md"
 
 // cell keeps text from leaving its table cell or becoming markup.
 func cell(s string) string {

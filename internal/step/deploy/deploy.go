@@ -36,6 +36,7 @@ func Step(kinds config.Kinds) step.Step {
 			"`verify` passes. When anything fails, what moved goes back.",
 		Inputs: append(place.Inputs(),
 			input.String(&d.Image, "image", step.ImageHelp).Must(),
+			input.String(&d.Version, "version", step.VersionHelp),
 			input.Bool(&d.AllowOlder, "allow-older", "Deploy it also when its version is lower than that of what is live."),
 			input.Bool(&d.DryRun, "dry-run", step.DryRunHelp),
 		),

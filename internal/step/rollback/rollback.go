@@ -59,6 +59,7 @@ func Step(kinds config.Kinds) step.Step {
 				Rows: [][2]string{{"serves again", done.Release.String()}, {"because", done.Why},
 					{"in quarantine", done.Left.String()}, {"reason", r.Reason}, {"took", seconds + " s"}},
 				Timeline: step.Timeline(done.Plan),
+				Incident: true,
 			}.Markdown())
 			return rt.Outputs(
 				step.Value{Output: outRelease, Value: done.Release.Reference()},

@@ -83,7 +83,7 @@ func Step(kinds config.Kinds) step.Step {
 				values = append(values, step.Value{Output: outRolled, Value: back.Release.Reference()},
 					step.Value{Output: outSeconds, Value: seconds})
 			}
-			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows,
+			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows, Incident: e.Verdict != verdict.Pass,
 				Timeline: step.Timeline(back.Plan)}.Markdown())
 			if err := rt.Outputs(values...); err != nil {
 				return err
