@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Runs the tests that need real parts. Debian's packages are installed when we may; distribution v3 is built once
-# from its module and kept in a folder outside the checkout; a Docker engine is started when none answers.
+# Runs the tests that need real parts. Debian's packages are installed when we may; what has to be built is built
+# once and kept in a folder outside the checkout; a Docker engine is started when none answers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${BACKSTEP_CACHE:-$HOME/.cache/backstep}
 
 missing=()
-for need in docker-registry:docker-registry dockerd:docker.io haproxy:haproxy busybox:busybox-static; do
+for need in docker-registry:docker-registry dockerd:docker.io haproxy:haproxy busybox:busybox-static bash-static:bash-static \
+	rsync:rsync git:git node:nodejs npm:npm; do
 	command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 if [ ${#missing[@]} -gt 0 ]; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 		apt-get update -qq
@@ -22,12 +24,28 @@ if [ ${#missing[@]} -gt 0 ]; then
 	fi
 fi
 
-distribution=$cache/distribution-v3.1.2/registry
-if [ ! -x "$distribution" ]; then
-	echo "e2e: building distribution v3.1.2 into $cache (some minutes, once)"
-	mkdir -p "$(dirname "$distribution")"
-	GOBIN=$(dirname "$distribution") go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+# built NAME MODULE@VERSION: the program NAME of a Go module, kept in the cache.
+built() {
+	local dir=$cache/$1-${2##*@}
+	if [ ! -x "$dir/$1" ]; then
+		echo "e2e: building $1 ${2##*@} into $cache (some minutes, once)" >&2
+		mkdir -p "$dir"
+		GOBIN=$dir go install "$2"
+	fi
+	echo "$dir/$1"
+}
+BACKSTEP_DISTRIBUTION=$(built registry github.com/distribution/distribution/v3/cmd/registry@v3.1.2)
+BACKSTEP_ACT=$(built act github.com/nektos/act@v0.2.89)
+
+modules=$cache/npm-$(sha256sum .ci/package.json | cut -c1-12)
+if [ ! -e "$modules/done" ]; then
+	mkdir -p "$modules"
+	cp .ci/package.json "$modules/"
+	(cd "$modules" && npm install --silent --no-audit --no-fund && touch done)
 fi
+cp .ci/github-parser.mjs "$modules/"
+(cd "$modules" && node_modules/.bin/esbuild github-parser.mjs --bundle --platform=node --format=cjs --log-level=error --outfile=github-parser.cjs)
+node "$modules/github-parser.cjs" action.yml actions/*/action.yml .github/workflows/*.yml examples/*/.github/workflows/*.yml
 
 export DOCKER_API_VERSION=${DOCKER_API_VERSION:-1.41} # what Debian's engine speaks
 work=$(mktemp -d)
@@ -46,6 +64,9 @@ if ! docker version >/dev/null 2>&1; then
 	done
 	docker version >/dev/null || { cat "$work/dockerd.log" >&2; exit 1; }
 fi
+bash .ci/image.sh backstep:e2e 2>/dev/null
+bash .ci/runner-image.sh backstep-ci:1
 
-bash .ci/image.sh backstep:e2e
-BACKSTEP_E2E=1 BACKSTEP_TEST_IMAGE=backstep:e2e BACKSTEP_DISTRIBUTION=$distribution go test -count=1 -run E2E ./...
+export BACKSTEP_E2E=1 BACKSTEP_DISTRIBUTION BACKSTEP_ACT BACKSTEP_TEST_IMAGE=backstep:e2e
+export BACKSTEP_GITLAB_CI_LOCAL=$modules/node_modules/.bin/gitlab-ci-local
+go test -count=1 -timeout 20m -run E2E ./...

@@ -45,11 +45,18 @@ func newTeam(t *testing.T) *team {
 	return tm
 }
 
-// served is the address of an empty git repository that can be pushed to, served by git itself.
+// served is the address of an empty git repository that can be pushed to, served by git itself. Beside it is
+// backstep's own, with the components of this tree.
 func served(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
-	make := exec.Command("sh", "-ec", "git init -q --bare acme/shop.git && git -C acme/shop.git config http.receivepack true")
+	tree, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	make := exec.Command("sh", "-ec", "git init -q --bare acme/shop.git && git -C acme/shop.git config http.receivepack true && git init -q -b main work && "+
+		"cp -r \"$1\"/templates work/ && cd work && git add -A && git -c user.name=a -c user.email=a@b commit -qm components && "+
+		"git clone -q --bare . ../backstep/backstep.git", "sh", tree)
 	make.Dir = root
 	if out, err := make.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -228,5 +235,107 @@ func TestE2EGitHubUnderAct(t *testing.T) {
 	}
 	if got, _ := asked("http://" + tm.balancer.Address); strings.Contains(got, "mended") {
 		t.Errorf("after the manual rollback customers get %q", got)
+	}
+}
+
+// gitlab runs the jobs of the pipeline, or all that are not manual, and tells whether they succeeded and what was said.
+func (tm *team) gitlab(args ...string) (bool, string) {
+	tm.t.Helper()
+	goroot, cache := tm.goenv("GOROOT"), tm.goenv("GOCACHE")
+	all := append([]string{"--pull-policy", "if-not-present", "--helper-image", runnerImage, "--network", "host",
+		"--volume", "/var/run/docker.sock:/var/run/docker.sock", "--volume", goroot + ":/usr/local/go:ro", "--volume", cache + ":" + cache,
+		"--variable", "GOCACHE=" + cache, "--variable", "DOCKER_API_VERSION=" + os.Getenv("DOCKER_API_VERSION")}, args...)
+	cmd := exec.Command(os.Getenv("BACKSTEP_GITLAB_CI_LOCAL"), all...)
+	cmd.Dir, cmd.Env = tm.dir, append(os.Environ(), "FORCE_COLOR=0", "GITLAB_CI=false", "GIT_AUTHOR_NAME=ada", "GITLAB_USER_LOGIN=ada")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	tm.t.Log(out.String())
+	return err == nil, out.String()
+}
+
+func TestE2EGitLabPipeline(t *testing.T) {
+	tm := newTeam(t)
+	if os.Getenv("BACKSTEP_GITLAB_CI_LOCAL") == "" {
+		t.Fatal("BACKSTEP_GITLAB_CI_LOCAL does not name gitlab-ci-local")
+	}
+	tm.rewrite("golang:1.26", runnerImage)
+	if code, out := docker(t, "", "tag", image(t, true), "ghcr.io/backstep/backstep:edge-sh"); code != 0 {
+		t.Fatal(out)
+	}
+	tm.commit("chore: the runner")
+	tm.sh("git push -q origin HEAD:main; git fetch -q && git remote set-head origin main")
+	ok, out := tm.gitlab()
+	if !ok || !strings.Contains(out, "the verdict is pass, rolled back to nothing") {
+		t.Fatal("a good release failed")
+	}
+	tm.serves("shop ")
+	if tags := tm.sh("git ls-remote --tags origin"); !strings.Contains(tags, "refs/tags/v0.1.0") {
+		t.Errorf("the tags of origin: %s", tags)
+	}
+
+	tm.rewrite(`does    = "work"`, `does    = "fail"`)
+	tm.commit("feat: discounts")
+	ok, out = tm.gitlab()
+	if ok || !strings.Contains(out, "verdict fail on 0.2.0") || !strings.Contains(out, "the verdict is fail, rolled back to 127.0.0.1") {
+		t.Fatal("a bad release was not taken back")
+	}
+	tm.serves("shop ")
+
+	tm.rewrite(`does    = "fail"`, `does    = "work"`, "shop %s", "mended shop %s")
+	tm.commit("fix: discounts")
+	if ok, out = tm.gitlab(); ok || !strings.Contains(out, "the environment is frozen") {
+		t.Fatal("the environment was not frozen")
+	}
+	if _, out = tm.gitlab("unfreeze"); !strings.Contains(out, "input reason is missing") {
+		t.Fatal("unfrozen without a reason")
+	}
+	if ok, _ = tm.gitlab("unfreeze", "--variable", "BACKSTEP_REASON=mended"); !ok {
+		t.Fatal("unfreeze failed")
+	}
+	tm.commit("fix: discounts again")
+	if ok, _ = tm.gitlab(); !ok {
+		t.Fatal("the mended release failed")
+	}
+	tm.serves("mended shop")
+	if ok, out = tm.gitlab("rollback", "--variable", "BACKSTEP_REASON=checkout is slow", "--variable", "BACKSTEP_DRY_RUN=true"); !ok ||
+		!strings.Contains(out, "of the traffic to 0.1.0") {
+		t.Fatal("the dry run failed")
+	}
+	tm.serves("mended shop")
+	if ok, _ = tm.gitlab("rollback", "--variable", "BACKSTEP_REASON=checkout is slow"); !ok {
+		t.Fatal("the manual rollback failed")
+	}
+	if got, _ := asked("http://" + tm.balancer.Address); strings.Contains(got, "mended") {
+		t.Errorf("after the manual rollback customers get %q", got)
+	}
+}
+
+// Each component is read with GitLab's schema, with only what it requires.
+func TestE2EGitLabComponents(t *testing.T) {
+	tm := newTeam(t)
+	include := func(inputs string) string {
+		return "stages: [deploy]\ninclude:\n" + inputs
+	}
+	component := func(name, inputs string) string {
+		return "  - component: $CI_SERVER_FQDN/backstep/backstep/" + name + "@main\n    inputs: {" + inputs + "}\n"
+	}
+	write := func(text string) {
+		if err := os.WriteFile(filepath.Join(tm.dir, ".gitlab-ci.yml"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(include(component("build-image", "repository: r.example.com/shop") + component("semver-tag", "") +
+		component("deploy", "environment: production") + component("verify", "environment: production, on-fail: rollback") +
+		component("rollback", "environment: production, job-name: back")))
+	if ok, out := tm.gitlab("--list"); !ok || !strings.Contains(out, "back ") {
+		t.Error("the components were refused")
+	}
+	for _, bad := range []string{component("verify", "environment: production, on-fail: explode"), component("deploy", ""),
+		component("pipeline", "environment: Prod!, repository: r.example.com/shop")} {
+		write(include(bad))
+		if ok, _ := tm.gitlab("--list"); ok {
+			t.Errorf("taken, and should not be: %s", bad)
+		}
 	}
 }
