@@ -27,12 +27,16 @@ type team struct {
 	dir      string
 	balancer routertest.Balancer
 	service  string
-	env      []string
 }
 
 func newTeam(t *testing.T) *team {
 	t.Helper()
-	image(t, true)
+	// The actions and components of main name these images.
+	for _, name := range []string{"edge", "edge-sh"} {
+		if code, out := docker(t, "", "tag", image(t, name == "edge-sh"), "ghcr.io/backstep/backstep:"+name); code != 0 {
+			t.Fatal(out)
+		}
+	}
 	tm := &team{t: t, dir: t.TempDir(), balancer: routertest.HAProxy(t), service: service()}
 	registry := registrytest.Debian(t)
 	t.Cleanup(func() { remove(tm.service) })
@@ -40,7 +44,7 @@ func newTeam(t *testing.T) *team {
 		t.Fatal(err)
 	}
 	tm.rewrite("service: shop", "service: "+tm.service, "registry.example.com", registry, "127.0.0.1:9999", tm.balancer.Remote)
-	tm.sh("git init -q -b main && git config user.email ada@example.com && git config user.name ada && git remote add origin " + served(t))
+	tm.sh("git init -q -b main && git config user.email ada@example.com && git config user.name ada && git config http.postBuffer 100000000 && git remote add origin " + served(t))
 	tm.commit("feat: orders")
 	return tm
 }
@@ -186,11 +190,6 @@ func TestE2EGitHubUnderAct(t *testing.T) {
 	if os.Getenv("BACKSTEP_ACT") == "" {
 		t.Fatal("BACKSTEP_ACT does not name act")
 	}
-	for _, name := range []string{"edge", "edge-sh"} {
-		if code, out := docker(t, "", "tag", image(t, name == "edge-sh"), "ghcr.io/backstep/backstep:"+name); code != 0 {
-			t.Fatal(out)
-		}
-	}
 	ok, all := tm.act("push", "release.yml")
 	if !ok || !has(all, "", "the verdict is pass, rolled back to nothing") || !has(all, "set-output", "version=0.1.0") || !has(all, "summary", "Deployed to production") {
 		t.Fatalf("a good release: %v", ok)
@@ -260,9 +259,6 @@ func TestE2EGitLabPipeline(t *testing.T) {
 		t.Fatal("BACKSTEP_GITLAB_CI_LOCAL does not name gitlab-ci-local")
 	}
 	tm.rewrite("golang:1.26", runnerImage)
-	if code, out := docker(t, "", "tag", image(t, true), "ghcr.io/backstep/backstep:edge-sh"); code != 0 {
-		t.Fatal(out)
-	}
 	tm.commit("chore: the runner")
 	tm.sh("git push -q origin HEAD:main; git fetch -q && git remote set-head origin main")
 	ok, out := tm.gitlab()
@@ -338,4 +334,35 @@ func TestE2EGitLabComponents(t *testing.T) {
 			t.Errorf("taken, and should not be: %s", bad)
 		}
 	}
+}
+
+// A new user has a repository with a Dockerfile: init, commit, push, a service that serves; then a bad commit.
+func TestE2ENewUser(t *testing.T) {
+	tm := newTeam(t)
+	repository := strings.TrimSpace(strings.TrimPrefix(tm.sh("grep repository: backstep.yml"), "repository:"))
+	tm.sh("rm -rf .github .gitlab-ci.yml .gitignore backstep.yml && git commit -qam 'chore: start'")
+	program := func(does string) {
+		if err := built(tm.dir, "1.0.0", does); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program("work")
+	init := exec.Command("backstep", "init", "--ci", "github", "--service", tm.service, "--repository", repository,
+		"--haproxy", tm.balancer.Remote, "--backend", tm.balancer.Backend)
+	init.Dir, init.Env = tm.dir, append(os.Environ(), "BACKSTEP_HOST=plain")
+	if out, err := init.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	tm.rewrite("bake: 1m", "bake: 3s", "path: /}", "path: /, rate: 50}") // the test has no minute
+	tm.commit("feat: the first release")
+	if ok, all := tm.act("push", "release.yml"); !ok || !has(all, "set-output", "verdict=pass") {
+		t.Fatal("the first release failed")
+	}
+	tm.serves("shop 1.0.0")
+	program("fail")
+	tm.commit("feat: the bad one")
+	if ok, all := tm.act("push", "release.yml"); ok || !has(all, "set-output", "rolled-back-to="+repository) {
+		t.Fatal("the bad release was not taken back")
+	}
+	tm.serves("shop 1.0.0")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/backstep/backstep/internal/step/buildimage"
 	"github.com/backstep/backstep/internal/step/demo"
 	"github.com/backstep/backstep/internal/step/deploy"
+	"github.com/backstep/backstep/internal/step/initialize"
 	"github.com/backstep/backstep/internal/step/operate"
 	"github.com/backstep/backstep/internal/step/rollback"
 	"github.com/backstep/backstep/internal/step/semvertag"
@@ -45,6 +46,7 @@ func Steps() []step.Step {
 		operate.Freeze(kinds),
 		operate.Unfreeze(kinds),
 		operate.Lift(kinds),
+		initialize.Step(),
 		supervise.Step(),
 		demo.Step(),
 	}

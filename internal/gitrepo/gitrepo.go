@@ -165,6 +165,22 @@ func exitedWith(err error, codes ...int) bool {
 	return errors.As(err, &f) && slices.Contains(codes, f.code)
 }
 
+// Top is the root of the work tree.
+func (r *Repo) Top() string { return r.top }
+
+// Origin is the address of the remote origin, "" when there is none, and the branch at hand.
+func (r *Repo) Origin(ctx context.Context) (address, branch string, err error) {
+	address, err = r.run(ctx, "", "config", "--get", "remote.origin.url")
+	if err != nil && !exitedWith(err, 1) {
+		return "", "", err
+	}
+	branch, err = r.run(ctx, "", "symbolic-ref", "--short", "HEAD")
+	if exitedWith(err, 128) {
+		branch, err = "main", nil // detached
+	}
+	return strings.TrimSpace(address), strings.TrimSpace(branch), err
+}
+
 // Head is the commit that is checked out. A repository without a commit is a fault.
 func (r *Repo) Head(ctx context.Context) (Commit, error) {
 	if _, err := r.run(ctx, "", "rev-parse", "--verify", "--quiet", "HEAD"); exitedWith(err, 1) {

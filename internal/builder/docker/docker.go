@@ -40,7 +40,7 @@ func (b docker) Build(ctx context.Context, r builder.Request) (release.Digest, e
 	if err := check(r); err != nil {
 		return "", err
 	}
-	var e engine = command{b.client}
+	var e engine = command(b)
 	if _, err := exec.LookPath("docker"); err != nil {
 		if e, err = newAPI(b.client); err != nil {
 			return "", err

@@ -3,9 +3,11 @@
 package plain
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,23 +35,62 @@ var (
 
 func (p plain) Name() string { return "plain" }
 
-// Run tries the variables of Jenkins, Drone and Woodpecker, and falls back to the user of this machine.
+// system is a CI system that is known by its variables. Each field is read from the first of its names that is
+// set; an id is all of its names, joined.
+type system struct {
+	by                                        string // the variable that is only there on it
+	id, url, actor, repository, commit, named []string
+}
+
+// systems are the ones that are known. The names are those of the systems' own documentation:
+// https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables,
+// https://woodpecker-ci.org/docs/usage/environment, https://docs.drone.io/pipeline/environment/reference/,
+// https://help.aliyun.com/en/yunxiao/user-guide/environment-variables (云效 Flow, which tells no address of a run),
+// https://ci.coding.net/docs/env.html, https://help.gitee.com/gitee-go/pipeline/parameter (tells none either).
+var systems = []system{
+	{by: "BUILD_TAG", id: []string{"BUILD_TAG"}, url: []string{"BUILD_URL"}, actor: []string{"BUILD_USER_ID"},
+		repository: []string{"GIT_URL"}, commit: []string{"GIT_COMMIT"}, named: []string{"GIT_BRANCH"}},
+	{by: "DRONE", id: []string{"DRONE_REPO", "DRONE_BUILD_NUMBER"}, url: []string{"DRONE_BUILD_LINK"},
+		actor: []string{"DRONE_BUILD_TRIGGER", "DRONE_COMMIT_AUTHOR"}, repository: []string{"DRONE_REPO_LINK"},
+		commit: []string{"DRONE_COMMIT_SHA"}, named: []string{"DRONE_COMMIT_REF"}},
+	{by: "CI_PIPELINE_NUMBER", id: []string{"CI_REPO", "CI_PIPELINE_NUMBER"}, url: []string{"CI_PIPELINE_URL", "CI_PIPELINE_LINK"},
+		actor: []string{"CI_COMMIT_AUTHOR"}, repository: []string{"CI_REPO_URL", "CI_REPO_LINK"},
+		commit: []string{"CI_COMMIT_SHA"}, named: []string{"CI_COMMIT_REF"}},
+	{by: "GITEE_PIPELINE_BUILD_NUMBER", id: []string{"GITEE_PIPELINE_NAME", "GITEE_PIPELINE_BUILD_NUMBER"},
+		actor: []string{"GITEE_PIPELINE_TRIGGER_USER"}, repository: []string{"GITEE_REPO"},
+		commit: []string{"GITEE_COMMIT"}, named: []string{"GITEE_BRANCH"}},
+	{by: "CODING_BUILD_ID", id: []string{"CODING_BUILD_ID"}, url: []string{"CODING_BUILD_WEB_URL"}, actor: []string{"CODING_BUILD_USER"},
+		commit: []string{"CODING_COMMIT"}, named: []string{"CODING_BRANCH"}},
+	{by: "BUILD_EXECUTOR", id: []string{"PIPELINE_ID", "BUILD_NUMBER"}, actor: []string{"BUILD_EXECUTOR"},
+		commit: []string{"CI_COMMIT_SHA"}, named: []string{"CI_COMMIT_REF_NAME"}},
+	{actor: []string{"USER", "LOGNAME"}}, // a shell
+}
+
+// Run reads the variables of the system at work. BACKSTEP_RUN, BACKSTEP_RUN_URL and BACKSTEP_ACTOR go before them.
 func (p plain) Run() host.Run {
-	first := func(names ...string) string {
+	get := p.env.Getenv
+	first := func(names []string) string {
 		for _, n := range names {
-			if v := p.env.Getenv(n); v != "" {
+			if v := get(n); v != "" {
 				return v
 			}
 		}
 		return ""
 	}
+	s := systems[slices.IndexFunc(systems, func(s system) bool { return s.by == "" || get(s.by) != "" })]
+	var id []string
+	for _, n := range s.id {
+		if v := get(n); v != "" {
+			id = append(id, v)
+		}
+	}
 	return host.Run{
-		ID:         first("BACKSTEP_RUN", "BUILD_TAG", "CI_PIPELINE_NUMBER", "DRONE_BUILD_NUMBER", "PIPELINE_ID"),
-		URL:        first("BACKSTEP_RUN_URL", "BUILD_URL", "CI_PIPELINE_URL", "DRONE_BUILD_LINK"),
-		Actor:      first("BACKSTEP_ACTOR", "BUILD_USER_ID", "CI_COMMIT_AUTHOR", "DRONE_COMMIT_AUTHOR", "USER", "LOGNAME"),
-		Repository: withoutUser(first("GIT_URL", "CI_REPO_URL", "DRONE_REPO_LINK")),
-		Commit:     first("GIT_COMMIT", "CI_COMMIT_SHA", "DRONE_COMMIT_SHA"),
-		Ref:        first("GIT_BRANCH", "CI_COMMIT_REF", "DRONE_COMMIT_REF"),
+		ID:         cmp.Or(get("BACKSTEP_RUN"), strings.Join(id, "-")),
+		URL:        cmp.Or(get("BACKSTEP_RUN_URL"), first(s.url)),
+		Actor:      cmp.Or(get("BACKSTEP_ACTOR"), first(s.actor), get("USER"), get("LOGNAME")),
+		Repository: withoutUser(first(s.repository)),
+		Commit:     first(s.commit),
+		Ref:        first(s.named),
 	}
 }
 

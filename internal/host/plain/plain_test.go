@@ -48,6 +48,18 @@ func TestRun(t *testing.T) {
 			host.Run{ID: "jenkins-shop-7", URL: "https://ci/job/7/", Actor: "ada", Commit: "abc", Repository: "https://git.example/shop.git", Ref: "main"}},
 		"Woodpecker": {map[string]string{"CI_PIPELINE_NUMBER": "7", "CI_PIPELINE_URL": "https://ci/7", "CI_COMMIT_AUTHOR": "ada", "CI_COMMIT_SHA": "abc"},
 			host.Run{ID: "7", URL: "https://ci/7", Actor: "ada", Commit: "abc"}},
+		"Drone": {map[string]string{"DRONE": "true", "DRONE_REPO": "acme/shop", "DRONE_BUILD_NUMBER": "7", "DRONE_BUILD_LINK": "https://ci/7",
+			"DRONE_COMMIT_AUTHOR": "ada", "DRONE_COMMIT_SHA": "abc", "DRONE_COMMIT_REF": "refs/heads/main"},
+			host.Run{ID: "acme/shop-7", URL: "https://ci/7", Actor: "ada", Commit: "abc", Ref: "refs/heads/main"}},
+		"Flow": {map[string]string{"PIPELINE_ID": "12", "BUILD_NUMBER": "7", "BUILD_EXECUTOR": "Zhang San", "CI_COMMIT_SHA": "abc",
+			"CI_COMMIT_REF_NAME": "master"}, host.Run{ID: "12-7", Actor: "Zhang San", Commit: "abc", Ref: "master"}},
+		"CODING": {map[string]string{"CODING_BUILD_ID": "7", "CODING_BUILD_WEB_URL": "https://c/7", "CODING_BUILD_USER": "ada", "CODING_COMMIT": "abc",
+			"CODING_BRANCH": "main"}, host.Run{ID: "7", URL: "https://c/7", Actor: "ada", Commit: "abc", Ref: "main"}},
+		"Gitee Go": {map[string]string{"GITEE_PIPELINE_NAME": "release", "GITEE_PIPELINE_BUILD_NUMBER": "7", "GITEE_PIPELINE_TRIGGER_USER": "ada",
+			"GITEE_COMMIT": "abc", "GITEE_BRANCH": "main", "GITEE_REPO": "shop"},
+			host.Run{ID: "release-7", Actor: "ada", Commit: "abc", Ref: "main", Repository: "shop"}},
+		"one's own": {map[string]string{"BUILD_TAG": "jenkins-shop-7", "BACKSTEP_RUN": "r", "BACKSTEP_RUN_URL": "https://r", "BACKSTEP_ACTOR": "eve"},
+			host.Run{ID: "r", URL: "https://r", Actor: "eve"}},
 		"shell": {map[string]string{"USER": "ada"}, host.Run{Actor: "ada"}},
 	} {
 		if h, _ := open(c.env); h.Run() != c.want {
