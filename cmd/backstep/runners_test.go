@@ -336,6 +336,32 @@ func TestE2EGitLabComponents(t *testing.T) {
 	}
 }
 
+// The example of a plain shell, with nothing around it.
+func TestE2EShellScript(t *testing.T) {
+	tm := newTeam(t)
+	repository := strings.TrimSpace(strings.TrimPrefix(tm.sh("grep repository: backstep.yml"), "repository:"))
+	script, err := filepath.Abs("../../examples/shell/release.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := func() (int, string) {
+		tm.sh("./build.sh")
+		cmd := exec.Command("sh", script, "production", repository)
+		cmd.Dir, cmd.Env = tm.dir, append(os.Environ(), "BACKSTEP_HOST=plain")
+		out, _ := cmd.CombinedOutput()
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	if code, out := release(); code != 0 || !strings.Contains(out, "verdict=pass") {
+		t.Fatalf("a good release: %d\n%s", code, out)
+	}
+	tm.rewrite(`does    = "work"`, `does    = "fail"`)
+	tm.commit("feat: discounts")
+	if code, out := release(); code != 5 || !strings.Contains(out, "verdict fail on 0.2.0") {
+		t.Fatalf("a bad release: %d\n%s", code, out)
+	}
+	tm.serves("shop ")
+}
+
 // A new user has a repository with a Dockerfile: init, commit, push, a service that serves; then a bad commit.
 func TestE2ENewUser(t *testing.T) {
 	tm := newTeam(t)

@@ -4,6 +4,7 @@ package gen
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -90,8 +91,8 @@ func action(name, summary string, inputs []input.Input, outputs []input.Output, 
 	in := mapping()
 	for _, i := range inputs {
 		one := mapping("description", text(help(i)), "required", boolean(i.Required))
-		if i.Default != "" {
-			put(one, "default", quoted(i.Default))
+		if def := cmp.Or(i.ByAction, i.Default); def != "" {
+			put(one, "default", quoted(def))
 		}
 		put(in, i.Name, one)
 	}
@@ -119,6 +120,9 @@ func template(s step.Step, handed map[string]bool) []byte {
 	about := "# " + header + "\n"
 	variables := mapping()
 	for _, i := range s.Inputs {
+		if i.ByAction != "" {
+			continue // GitHub's own
+		}
 		if i.Secret {
 			about += fmt.Sprintf("# %s is a secret: set %s as a masked CI/CD variable.\n", i.Name, input.Variable(i.Name))
 			continue

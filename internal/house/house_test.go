@@ -30,7 +30,7 @@ var floors = [][]string{
 	{"internal/host", "internal/router", "internal/probe", "internal/ledger", "internal/builder"}, // contracts
 	{"internal/target"},
 	{"internal/registry", "internal/host/dotenv", "internal/gitrepo"}, // what adapters stand on
-	{"internal/registry/registrytest", "internal/ledger/ledgertest", "internal/probe/probetest", "internal/target/targettest", "internal/router/routertest"},
+	{"internal/registry/registrytest", "internal/ledger/ledgertest", "internal/probe/probetest", "internal/target/targettest", "internal/router/routertest", "internal/host/hosttest"},
 	{"internal/host/", "internal/target/", "internal/router/", "internal/probe/", "internal/ledger/", "internal/builder/", "internal/config"}, // adapters
 	{"internal/executor"},
 	{"internal/step", "internal/step/"},
@@ -44,6 +44,8 @@ var bans = []struct{ module, rooms, why string }{
 	{"github.com/google/go-containerregistry", "internal/registry internal/builder/layers internal/step/demo internal/ledger/ledgertest internal/registry/registrytest", "types of a library do not leave their room"},
 	{"go.yaml.in/yaml", "internal/config internal/gen", "one parser, one writer"},
 	{"github.com/sethvargo/go-githubactions", "internal/host/github", "only one host speaks it"},
+	{"github.com/getkin/kin-openapi", "internal/host/hosttest", "a double checks with it, and nothing else"},
+	{"gitlab.com/gitlab-org/api/client-go", "internal/host/gitlab", "an SDK does not leave its room"},
 	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest", "values from outside must not reach a shell"},
 	{"github.com/moby", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"github.com/docker/docker", "internal/builder/docker internal/target/", "an engine's client is heavy"},

@@ -36,6 +36,7 @@ type Input struct {
 	Default  string   // as a user would write it; "" is none
 	Required bool     // has to be given
 	Options  []string // the closed set of values, when there is one
+	ByAction string   // what an action of GitHub gives when nothing is given, an expression
 	Secret   bool     // masked before anything is logged; only by reference in a file
 	set      func([]string) error
 }

@@ -47,6 +47,26 @@ func (r Report) Set(name, value string) error {
 	return os.WriteFile(r.Path, []byte(text), 0o644)
 }
 
+// Get is what an earlier step has set under name in the file at path, a JSON object when its name ends in .json;
+// "" when there is none.
+func Get(path, name string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	if strings.HasSuffix(path, ".json") {
+		all := map[string]string{}
+		_ = json.Unmarshal(text, &all)
+		return all[name]
+	}
+	for _, line := range input.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, input.Variable(name)+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
 // JSON is a file with one object; a key that is there already is replaced, the others stay.
 type JSON struct{ Path string }
 

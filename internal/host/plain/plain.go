@@ -103,12 +103,18 @@ func withoutUser(address string) string {
 	return address
 }
 
-// Input reads BACKSTEP_, then PLUGIN_, which Drone and Woodpecker set.
+// Input reads BACKSTEP_, then PLUGIN_, which Drone and Woodpecker set, then what an earlier step has written to
+// the file that BACKSTEP_OUTPUT names: the steps of a script hand on what they find out.
 func (p plain) Input(name string) (string, string) {
 	v := input.Variable(name)
 	for _, v := range []string{v, strings.Replace(v, "BACKSTEP_", "PLUGIN_", 1)} {
 		if value := p.env.Getenv(v); value != "" {
 			return value, v
+		}
+	}
+	if path := p.env.Getenv("BACKSTEP_OUTPUT"); path != "" {
+		if value := dotenv.Get(path, name); value != "" {
+			return value, path
 		}
 	}
 	return "", ""

@@ -68,6 +68,27 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// What a step has written, the next one reads; a variable goes before it.
+func TestHandedOn(t *testing.T) {
+	for _, name := range []string{"out.env", "out.json"} {
+		env := map[string]string{"BACKSTEP_OUTPUT": filepath.Join(t.TempDir(), name)}
+		h, _ := open(env)
+		if v, _ := h.Input("image"); v != "" {
+			t.Errorf("%s: image is %q before anything is written", name, v)
+		}
+		if err := h.Output("image", "r/x@sha256:1"); err != nil {
+			t.Fatal(err)
+		}
+		if v, from := h.Input("image"); v != "r/x@sha256:1" || from != env["BACKSTEP_OUTPUT"] {
+			t.Errorf("%s: image is %q from %s", name, v, from)
+		}
+		env["BACKSTEP_IMAGE"] = "r/x:2"
+		if v, _ := h.Input("image"); v != "r/x:2" {
+			t.Errorf("%s: image is %q, with a variable", name, v)
+		}
+	}
+}
+
 func TestInputs(t *testing.T) {
 	h, _ := open(map[string]string{"BACKSTEP_ON_FAIL": "rollback", "PLUGIN_ON_FAIL": "report", "PLUGIN_IMAGE": "r/x:1"})
 	if v, from := h.Input("on-fail"); v != "rollback" || from != "BACKSTEP_ON_FAIL" {

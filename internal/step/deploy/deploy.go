@@ -25,6 +25,7 @@ func Step(kinds config.Kinds) step.Step {
 	var (
 		place executor.Place
 		d     executor.Deployment
+		page  step.Recording
 	)
 	return step.Step{
 		Name:    "deploy",
@@ -34,19 +35,24 @@ func Step(kinds config.Kinds) step.Step {
 			"the image and the last good release are complete, starts the release beside the one that serves, waits until " +
 			"it is ready and shifts the traffic by the strategy of the environment. The old release stays warm until " +
 			"`verify` passes. When anything fails, what moved goes back.",
-		Inputs: append(place.Inputs(),
+		Inputs: append(append(place.Inputs(),
 			input.String(&d.Image, "image", step.ImageHelp).Must(),
 			input.String(&d.Version, "version", step.VersionHelp),
 			input.Bool(&d.AllowOlder, "allow-older", "Deploy it also when its version is lower than that of what is live."),
 			input.Bool(&d.DryRun, "dry-run", step.DryRunHelp),
-		),
+		), page.Inputs()...),
 		Outputs: []input.Output{outRelease, outDigest, outVersion, outPrevious, outSeq},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
 			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
 			if err != nil {
 				return err
 			}
+			end := func(bool) {}
+			if !d.DryRun {
+				end = page.Begin(ctx, rt, string(x.Name), "", "deploy "+d.Image)
+			}
 			done, err := x.Deploy(ctx, d)
+			end(err == nil)
 			if err != nil {
 				return err
 			}

@@ -26,6 +26,7 @@ func Step(kinds config.Kinds) step.Step {
 	var (
 		place executor.Place
 		r     executor.Return
+		page  step.Recording
 	)
 	return step.Step{
 		Name:    "rollback",
@@ -34,11 +35,11 @@ func Step(kinds config.Kinds) step.Step {
 		Doc: "Picks the newest release that was verified and baked and is not in quarantine, and says why. When that is " +
 			"still warm, going back is one shift of the traffic; otherwise it is started first and only then gets the " +
 			"traffic. What is left goes into quarantine, and the environment is frozen. A freeze never stops a rollback.",
-		Inputs: append(place.Inputs(),
+		Inputs: append(append(place.Inputs(),
 			input.String(&r.To, "to", "The version or digest to go back to; empty is the last good release."),
 			input.String(&r.Reason, "reason", step.ReasonHelp).Or("rolled back by hand"),
 			input.Bool(&r.DryRun, "dry-run", step.DryRunHelp),
-		),
+		), page.Inputs()...),
 		Outputs: []input.Output{outRelease, outDigest, outVersion, outLeft, outSeconds, outSeq},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
 			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
@@ -53,6 +54,7 @@ func Step(kinds config.Kinds) step.Step {
 				fmt.Fprintf(rt.Stdout, "back to %s: %s\n%s", done.Release, done.Why, done.Plan)
 				return nil
 			}
+			page.Begin(ctx, rt, string(x.Name), done.Release.Commit, "back to "+done.Release.String())(true)
 			seconds := strconv.FormatFloat(done.Took.Seconds(), 'f', 3, 64)
 			rt.Summary(step.Report{
 				Title: fmt.Sprintf("Rolled back %s", x.Name),

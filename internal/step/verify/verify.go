@@ -37,6 +37,7 @@ func Step(kinds config.Kinds) step.Step {
 	var (
 		place             executor.Place
 		onFail, onUnknown string
+		page              step.Recording
 	)
 	return step.Step{
 		Name:    "verify",
@@ -44,12 +45,12 @@ func Step(kinds config.Kinds) step.Step {
 		Doc: "Asks the probes of the environment at their rates, a new connection for each check and always the release " +
 			"itself, and judges every 100 ms. A fail verdict comes as soon as the evidence allows; a pass needs the whole " +
 			"bake and evidence of its own. With `on-fail: rollback` the rollback happens in this very process.",
-		Inputs: append(place.Inputs(),
+		Inputs: append(append(place.Inputs(),
 			input.String(&onFail, "on-fail", "What a fail verdict does: report only, or roll back in the same process.").
 				OneOf(report, rollBack).Or(report),
 			input.String(&onUnknown, "on-unknown", "What an unknown verdict does: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one).").
 				OneOf(hold, rollBack, promote).Or(hold),
-		),
+		), page.Inputs()...),
 		Outputs: []input.Output{outVerdict, outReason, outDigest, outRequests, outErrors, outRolled, outSeconds},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
 			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
@@ -78,6 +79,7 @@ func Step(kinds config.Kinds) step.Step {
 				{Output: outErrors, Value: strconv.Itoa(e.Seen.Errors)},
 			}
 			if rolledBack {
+				page.Begin(ctx, rt, string(x.Name), back.Release.Commit, "back to "+back.Release.String())(true)
 				seconds := strconv.FormatFloat(back.Took.Seconds(), 'f', 3, 64)
 				rows = append(rows, [2]string{"serves again", back.Release.String()}, [2]string{"rollback took", seconds + " s"})
 				values = append(values, step.Value{Output: outRolled, Value: back.Release.Reference()},
