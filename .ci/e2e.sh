@@ -47,6 +47,13 @@ cp .ci/github-parser.mjs "$modules/"
 (cd "$modules" && node_modules/.bin/esbuild github-parser.mjs --bundle --platform=node --format=cjs --log-level=error --outfile=github-parser.cjs)
 node "$modules/github-parser.cjs" action.yml actions/*/action.yml .github/workflows/*.yml examples/*/.github/workflows/*.yml
 
+gitea=$cache/gitea-v1.26.0-runner-v1.0.8
+if [ ! -x "$gitea/gitea" ]; then
+	echo "e2e: building Gitea and its runner into $cache (up to ten minutes, once)" >&2
+	timeout 20m bash .ci/gitea.sh "$gitea" >"$cache/gitea.log" 2>&1 || echo "e2e: Gitea was not built, its test is skipped: see $cache/gitea.log" >&2
+fi
+[ ! -x "$gitea/gitea" ] || export BACKSTEP_GITEA=$gitea
+
 export DOCKER_API_VERSION=${DOCKER_API_VERSION:-1.41} # what Debian's engine speaks
 work=$(mktemp -d)
 stop() {

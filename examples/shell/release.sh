@@ -8,6 +8,6 @@ trap 'rm -rf "$outputs"' EXIT
 export BACKSTEP_OUTPUT="$outputs/backstep.env" BACKSTEP_ENVIRONMENT="$1" BACKSTEP_REPOSITORY="$2"
 
 backstep build-image
-backstep semver-tag --git-tag true
+backstep semver-tag --git-tag
 backstep deploy
 backstep verify --on-fail rollback
