@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/backstep/backstep/internal/registry/registrytest"
+	"github.com/backstep/backstep/internal/router/haproxy"
 	"github.com/backstep/backstep/internal/router/routertest"
 )
 
@@ -18,7 +19,7 @@ const argo = 1.0
 // 50 requests a second and a release that fails all of them, and the ratio to Argo; and how many requests a good
 // deploy has lost. deploy and verify are processes of their own, one after the other, as in a job.
 func BenchmarkRecoveryDocker(b *testing.B) {
-	balancer := routertest.HAProxy(b)
+	balancer := routertest.HAProxy(b, haproxy.Slots)
 	repository := registrytest.Debian(b) + "/acme/shop"
 	dir := b.TempDir()
 	program := filepath.Join(dir, "backstep")

@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/backstep/backstep/internal/registry/registrytest"
+	"github.com/backstep/backstep/internal/router/haproxy"
 	"github.com/backstep/backstep/internal/router/routertest"
 )
 
@@ -65,7 +66,7 @@ environments:
 
 // TestE2EScripts runs testdata/e2e on the real program with a real registry, engine and load balancer.
 func TestE2EScripts(t *testing.T) {
-	balancer := routertest.HAProxy(t)
+	balancer := routertest.HAProxy(t, haproxy.Slots)
 	crowd := &customers{url: "http://" + balancer.Address}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/e2e",

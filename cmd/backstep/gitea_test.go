@@ -119,7 +119,7 @@ func (f *forge) start(name string, args ...string) {
 	cmd := exec.Command(name, args...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &said, &said, time.Second
-	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+f.dir) // the runner keeps actions there
+	cmd.Env = append(os.Environ(), "HOME="+f.dir) // the runner keeps what it has cloned there
 	if err := cmd.Start(); err != nil {
 		f.t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/backstep/backstep/internal/registry/registrytest"
+	"github.com/backstep/backstep/internal/router/haproxy"
 	"github.com/backstep/backstep/internal/router/routertest"
 )
 
@@ -37,7 +38,7 @@ func newTeam(t *testing.T) *team {
 			t.Fatal(out)
 		}
 	}
-	tm := &team{t: t, dir: t.TempDir(), balancer: routertest.HAProxy(t), service: service()}
+	tm := &team{t: t, dir: t.TempDir(), balancer: routertest.HAProxy(t, haproxy.Slots), service: service()}
 	registry := registrytest.Debian(t)
 	t.Cleanup(func() { remove(tm.service) })
 	if err := os.CopyFS(tm.dir, os.DirFS("../../examples/shop")); err != nil {
@@ -149,7 +150,7 @@ func (tm *team) act(event, workflow string, inputs ...string) (bool, []said) {
 		args = append(args, "--input", in)
 	}
 	cmd := exec.Command(os.Getenv("BACKSTEP_ACT"), args...)
-	cmd.Dir, cmd.Env = tm.dir, append(os.Environ(), "XDG_CACHE_HOME="+filepath.Join(os.TempDir(), "backstep-act"), "DO_NOT_TRACK=1")
+	cmd.Dir, cmd.Env = tm.dir, append(os.Environ(), "XDG_CACHE_HOME="+tm.t.TempDir(), "DO_NOT_TRACK=1")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	failed := cmd.Run()

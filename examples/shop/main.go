@@ -10,13 +10,20 @@ import (
 // These are set when it is built: -ldflags "-X main.version=1.2.0 -X main.does=fail".
 var (
 	version = "0.0.0"
-	does    = "work" // fail: every order is answered 500; crash: it ends at once
+	does    = "work" // fail: every order is answered 500; crash: it ends at once; sick: its HEALTHCHECK fails
 )
 
 func main() {
 	if does == "crash" {
 		fmt.Println("no such table: orders")
 		os.Exit(3)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "healthy" { // the HEALTHCHECK of an image that has one
+		if does == "sick" {
+			fmt.Println("no connection to the orders")
+			os.Exit(1)
+		}
+		return
 	}
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		if digest := os.Getenv("BACKSTEP_RELEASE"); len(digest) > 19 {
@@ -26,7 +33,7 @@ func main() {
 			http.Error(w, version+": the orders are lost", http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(w, "shop %s\n", version)
+		fmt.Fprintf(w, "shop %s %s\n", version, os.Getenv("SHOP_COLOUR"))
 	})
 	addr := os.Getenv("ADDR")
 	if addr == "" {

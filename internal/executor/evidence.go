@@ -15,7 +15,7 @@ import (
 )
 
 // tick is how often evidence is judged.
-const tick = 100 * time.Millisecond
+const tick = 50 * time.Millisecond
 
 // waiting bounds the checks of one probe that wait for an answer at the same time.
 const waiting = 256
@@ -108,7 +108,7 @@ func (x *Executor) observe(ctx context.Context, r release.Release, bake, patienc
 		seen.Ticks = append(seen.Ticks, t)
 		seen.Seen = seen.Seen.Add(t.Candidate)
 		seen.Verdict, seen.Reason = rule.Observe(t)
-		if seen.Verdict == verdict.Unknown && (t.Candidate.Errors > 0 || len(seen.Ticks)%5 == 0) {
+		if seen.Verdict == verdict.Unknown && (t.Candidate.Errors > 0 || len(seen.Ticks)%10 == 0) {
 			if gone := x.hasDied(ctx, r); gone != "" {
 				seen.Verdict, seen.Reason = verdict.Fail, gone
 			}

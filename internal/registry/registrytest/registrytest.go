@@ -33,6 +33,25 @@ func InProcess(t testing.TB) string {
 	return server.Listener.Addr().String()
 }
 
+// Private is the host:port of a registry in front of the one at upstream, which lets in one user only.
+func Private(t testing.TB, upstream, user, password string) string {
+	t.Helper()
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host = "http", upstream // the Host stays: the registry answers with addresses of ours
+		r.Out.Header.Del("Authorization")
+	}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if u, p, _ := r.BasicAuth(); u != user || p != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
 // Debian is the host:port of Debian's docker-registry 2.8.
 func Debian(t testing.TB) string {
 	t.Helper()

@@ -1,6 +1,5 @@
 // Package haproxy is the router that moves traffic with HAProxy's runtime API. The backend of the
-// configuration has to hold free slots, servers that are disabled, for example
-// `server-template release 1-6 127.0.0.1:9 disabled`: a release takes one when it first gets traffic.
+// configuration has to hold free slots, servers that are disabled: a release takes one when it first gets traffic.
 //
 // The commands are those of https://docs.haproxy.org/2.6/management.html#9.3.
 package haproxy
@@ -24,6 +23,10 @@ import (
 	"github.com/backstep/backstep/internal/target"
 )
 
+// Slots is the line of a backend that makes free slots. The name is never looked up: it is there because HAProxy
+// takes the address of a server from its state file only when the configuration gives a name, not an address.
+const Slots = "server-template release 1-6 release.invalid:9 init-addr last,127.0.0.1 disabled"
+
 // Kind is the haproxy router.
 func Kind() router.Kind {
 	return router.Kind{
@@ -33,7 +36,7 @@ func Kind() router.Kind {
 			var f front
 			return []input.Input{
 				input.String(&f.socket, "socket", "The stats socket with level admin: a path, or host:port.").Must(),
-				input.String(&f.backend, "backend", "The backend that gets the releases. It needs free slots: server-template release 1-6 127.0.0.1:9 disabled.").Must().
+				input.String(&f.backend, "backend", "The backend that gets the releases. It needs free slots: "+Slots+".").Must().
 					Matching(regexp.MustCompile(`^[A-Za-z0-9_.:-]+$`), "shop"),
 			}, func() (router.Front, error) { return f, nil }
 		},
@@ -214,7 +217,7 @@ func (f front) commands(servers []server, weights map[string]int) ([]string, err
 			}
 			if i < 0 {
 				return nil, fault.Inputf("haproxy: backend %s has no free slot", f.backend).
-					WithHint("add to it: server-template release 1-6 127.0.0.1:9 disabled")
+					WithHint("add to it: %s", Slots)
 			}
 			in = append(in, set(servers[i].name, fmt.Sprintf("addr %s port %d", at.Addr(), at.Port())))
 		}

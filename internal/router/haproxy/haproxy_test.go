@@ -1,9 +1,13 @@
 package haproxy
 
 import (
+	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/backstep/backstep/internal/router/routertest"
 )
 
 // answer is what HAProxy 2.6 said to `show servers state shop`, cut after the columns that are read.
@@ -64,5 +68,49 @@ func TestCommands(t *testing.T) {
 	}
 	if _, err := f.commands(servers, map[string]int{"shop;shutdown sessions:1": 100}); err == nil {
 		t.Error("an address that is none became a command")
+	}
+}
+
+// What serves goes on serving when HAProxy starts again with its state file, as docs/docker.md says; without one,
+// nobody has any traffic, and the next shift is as good as the first.
+func TestE2ERestart(t *testing.T) {
+	b := routertest.HAProxy(t, Slots)
+	f := front{socket: b.Socket, backend: b.Backend}
+	ctx := t.Context()
+	want := map[string]int{"127.0.0.1:18081": 90, "127.0.0.1:18082": 10}
+	for _, saved := range []bool{true, false} {
+		if err := f.Shift(ctx, want); err != nil {
+			t.Fatal(err)
+		}
+		var state string
+		if saved {
+			var err error
+			if state, err = f.ask(ctx, "show servers state"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(b.State, []byte(state+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b.Restart()
+		got, err := f.Weights(ctx)
+		if err != nil || saved != maps.Equal(got, want) || !saved && len(got) > 0 {
+			t.Errorf("saved %v: %v, %v", saved, got, err)
+		}
+	}
+}
+
+func TestE2EFaults(t *testing.T) {
+	b := routertest.HAProxy(t, "")
+	ctx := t.Context()
+	err := front{socket: b.Socket, backend: b.Backend}.Shift(ctx, map[string]int{"127.0.0.1:18081": 100})
+	if err == nil || err.Error() != "haproxy: backend shop has no free slot" {
+		t.Errorf("no slots: %v", err)
+	}
+	if _, err = (front{socket: b.Socket, backend: "nobody"}).Weights(ctx); err == nil || !strings.Contains(err.Error(), "Can't find backend") {
+		t.Errorf("no backend: %v", err)
+	}
+	if _, err = (front{socket: b.Socket + "x", backend: b.Backend}).Weights(ctx); err == nil || !strings.Contains(err.Error(), "the target cannot be reached") {
+		t.Errorf("no socket: %v", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 const configuration = `global
     stats socket %[1]s/admin.sock mode 660 level admin
     stats socket 127.0.0.1:%[3]d level admin
+    server-state-file %[1]s/state
 defaults
     mode http
     timeout connect 1s
@@ -24,7 +25,8 @@ frontend customers
     bind 127.0.0.1:%[2]d
     default_backend shop
 backend shop
-    server-template release 1-4 127.0.0.1:9 disabled
+    load-server-state-from-file global
+    %[4]s
 `
 
 // Balancer is a HAProxy that runs.
@@ -33,10 +35,12 @@ type Balancer struct {
 	Remote  string // the same as host:port
 	Backend string // the backend with free slots
 	Address string // where customers ask, host:port
+	State   string // the file that it reads the state of its servers from when it starts
+	Restart func() // ends it and starts it again
 }
 
-// HAProxy starts one with nobody behind it.
-func HAProxy(t testing.TB) Balancer {
+// HAProxy starts one whose backend has this line, which makes slots, and nobody in them.
+func HAProxy(t testing.TB, slots string) Balancer {
 	t.Helper()
 	if os.Getenv("BACKSTEP_E2E") == "" {
 		t.Skip("needs HAProxy: run make e2e")
@@ -48,35 +52,52 @@ func HAProxy(t testing.TB) Balancer {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	customers, remote := free(t), free(t)
 	file := filepath.Join(dir, "haproxy.cfg")
-	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, dir, customers, remote), 0o644); err != nil {
-		t.Fatal(err)
+	b := Balancer{Socket: filepath.Join(dir, "admin.sock"), Remote: fmt.Sprintf("127.0.0.1:%d", remote), Backend: "shop",
+		Address: fmt.Sprintf("127.0.0.1:%d", customers), State: filepath.Join(dir, "state")}
+	for name, text := range map[string]string{file: fmt.Sprintf(configuration, dir, customers, remote, slots), b.State: ""} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
+	stop := run(t, file, b.Socket)
+	t.Cleanup(func() { stop() })
+	b.Restart = func() {
+		stop()
+		stop = run(t, file, b.Socket)
+	}
+	return b
+}
+
+// run starts HAProxy and waits until it takes commands.
+func run(t testing.TB, file, socket string) (stop func()) {
+	t.Helper()
 	cmd := exec.Command("haproxy", "-db", "-f", file)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	stop = func() {
+		_ = cmd.Process.Kill()
 		<-ended
-	})
-	b := Balancer{Socket: filepath.Join(dir, "admin.sock"), Remote: fmt.Sprintf("127.0.0.1:%d", remote), Backend: "shop",
-		Address: fmt.Sprintf("127.0.0.1:%d", customers)}
+	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err := net.Dial("unix", b.Socket); err == nil {
+		if conn, err := net.Dial("unix", socket); err == nil {
 			conn.Close()
-			return b
+			return stop
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("haproxy ended: %v\n%s", err, said.String())
+		case <-ended:
+			t.Fatalf("haproxy ended:\n%s", said.String())
 		default:
 		}
 		if time.Now().After(end) {
+			stop()
 			t.Fatal("haproxy does not answer")
 		}
 	}

@@ -43,7 +43,7 @@ func Step(kinds config.Kinds) step.Step {
 		Name:    "verify",
 		Summary: "Judge what is live while it bakes, and roll it back when it is bad",
 		Doc: "Asks the probes of the environment at their rates, a new connection for each check and always the release " +
-			"itself, and judges every 100 ms. A fail verdict comes as soon as the evidence allows; a pass needs the whole " +
+			"itself, and judges every 50 ms. A fail verdict comes as soon as the evidence allows; a pass needs the whole " +
 			"bake and evidence of its own. With `on-fail: rollback` the rollback happens in this very process.",
 		Inputs: append(append(place.Inputs(),
 			input.String(&onFail, "on-fail", "What a fail verdict does: report only, or roll back in the same process.").

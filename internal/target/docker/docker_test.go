@@ -2,6 +2,8 @@ package docker
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/backstep/backstep/internal/builder"
 	"github.com/backstep/backstep/internal/builder/layers"
+	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
@@ -89,7 +92,7 @@ func unique(t *testing.T) string {
 func TestE2EBehindHAProxy(t *testing.T) {
 	d := engine(t, options{port: 8080, ready: "/", memory: "64m", cpus: "0.5", readOnly: true}, target.Environment{
 		Service: unique(t), Environment: "test", Routed: true})
-	balancer := routertest.HAProxy(t)
+	balancer := routertest.HAProxy(t, haproxy.Slots)
 	for _, socket := range []string{balancer.Socket, balancer.Remote} {
 		inputs, open := haproxy.Kind().New()
 		for _, in := range inputs {
@@ -141,6 +144,96 @@ func TestE2ERecreate(t *testing.T) {
 		if in := state.Serving(); in.Release != r || in.Weight != 100 || in.Address != "127.0.0.1:18480" || state.Fence != fence {
 			t.Errorf("after %s: %+v", r, state)
 		}
+	}
+}
+
+// Networks, volumes, variables and a private registry, as the engine has them; and the HEALTHCHECK of an image.
+func TestE2EOptions(t *testing.T) {
+	name := unique(t)
+	private := registrytest.Private(t, registrytest.Debian(t), "ada", "pass")
+	d := engine(t, options{port: 8080, networks: []string{name + "-front", name + "-back"}, volumes: []string{name + "-uploads:/var/uploads"}, user: "4711:4711"},
+		target.Environment{Service: name, Environment: "test", Routed: true, Variables: map[string]string{"SHOP_COLOUR": "red; $HOME"}})
+	ctx := t.Context()
+	r := shop(t, registrytest.Debian(t)+"/other", "1.0.0", "work")
+	if err := d.Stage(ctx, 1, r); err == nil || !strings.Contains(err.Error(), "network "+name+"-front not found") {
+		t.Errorf("a network that does not exist: %v", err)
+	}
+	if err := d.Retire(ctx, 1, r.Digest, 0); err != nil {
+		t.Error(err)
+	}
+	for _, end := range []string{"-front", "-back"} {
+		if out, err := exec.Command("docker", "network", "create", name+end).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		t.Cleanup(func() { _ = exec.Command("docker", "network", "rm", name+end).Run() })
+	}
+	t.Cleanup(func() {
+		_ = exec.Command("sh", "-c", "docker rm -fv $(docker ps -aq --filter label=backstep.service="+name+"); docker volume rm "+name+"-uploads").Run()
+	})
+
+	var login registry.Login
+	err := input.Read(login.Inputs(), func(in input.Input) (string, string) {
+		return map[string]string{"registry-username": "ada", "registry-password": "pass"}[in.Name], ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushes := must(login.Client(nil, private+"/shop"))
+	made := t.TempDir()
+	for file, text := range map[string]string{"Dockerfile": "FROM scratch\nCOPY shop /shop\nHEALTHCHECK --interval=1s --retries=1 CMD [\"/shop\", \"healthy\"]\nENTRYPOINT [\"/shop\"]\n"} {
+		if err := os.WriteFile(filepath.Join(made, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pushed := func(version, does string) release.Release {
+		build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(made, "shop"), "-ldflags", "-X main.version="+version+" -X main.does="+does, "../../../examples/shop")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		tag := private + "/shop:" + version
+		for _, args := range [][]string{{"build", "-q", "-t", tag, made}, {"--config", made, "login", "-u", "ada", "-p", "pass", private}, {"--config", made, "push", "-q", tag},
+			{"image", "rm", tag}} {
+			if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
+				t.Fatalf("docker %v: %v: %s", args, err, out)
+			}
+		}
+		return must(pushes.Resolve(ctx, must(registry.ParseReference(tag))))
+	}
+	good, sick := pushed("1.0.0", "work"), pushed("1.1.0", "sick")
+	if err := d.Stage(ctx, 2, good); err == nil || !strings.Contains(err.Error(), "pull "+good.Reference()) {
+		t.Errorf("without a login: %v", err)
+	}
+	d.env.EngineAuth = pushes.EngineAuth
+	for _, r := range []release.Release{good, sick} {
+		if err := d.Stage(ctx, 3, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settled := func(r release.Release) plan.Instance {
+		for {
+			if in := must(d.Observe(ctx)).Find(r.Digest); in.Phase != plan.Starting {
+				return *in
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	if in := settled(good); in.Phase != plan.Ready {
+		t.Errorf("healthy: %+v", in)
+	} else if answer, err := http.Get("http://" + in.Address); err != nil {
+		t.Error(err)
+	} else {
+		defer answer.Body.Close()
+		if text, _ := io.ReadAll(answer.Body); string(text) != "shop 1.0.0 red; $HOME\n" {
+			t.Errorf("a variable is not what was configured: %q", text)
+		}
+	}
+	if in := settled(sick); in.Phase != plan.Failed || in.Reason != "its HEALTHCHECK fails: no connection to the orders" {
+		t.Errorf("unhealthy: %+v", in)
+	}
+	c := must(d.containers(ctx))[good.Digest]
+	if len(c.NetworkSettings.Networks) != 2 || len(c.Mounts) != 1 || c.Mounts[0].Destination != "/var/uploads" || c.Config.User != "4711:4711" {
+		t.Errorf("networks %v, mounts %v, user %s", c.NetworkSettings.Networks, c.Mounts, c.Config.User)
 	}
 }
 
