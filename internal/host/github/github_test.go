@@ -1,6 +1,9 @@
 package github
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,5 +118,26 @@ func TestSummaryIsCut(t *testing.T) {
 	info, err := os.Stat(path)
 	if err != nil || info.Size() > 1<<20 {
 		t.Errorf("the summary has %d bytes, %v; 1 MiB is the limit", info.Size(), err)
+	}
+}
+
+// The token is asked for as the documentation of GitHub's OIDC says: the address of the runner, with the audience.
+func TestToken(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.EqualFold(r.Header.Get("Authorization"), "bearer ask") || r.URL.Query().Get("audience") != "shops" || r.URL.Query().Get("v") != "2" {
+			http.Error(w, "no", http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(w, `{"value":"jwt"}`)
+	}))
+	defer server.Close()
+	env := map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": server.URL + "/?v=2", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "ask"}
+	issuer := Kind().New(host.Environment{Getenv: func(k string) string { return env[k] }, Stdout: func(string) {}}).(host.Issuer)
+	if token, err := issuer.Token(t.Context(), "shops"); err != nil || token != "jwt" {
+		t.Errorf("%q, %v", token, err)
+	}
+	clear(env)
+	if token, err := issuer.Token(t.Context(), "shops"); err == nil {
+		t.Errorf("without the permission: %q", token)
 	}
 }
