@@ -43,6 +43,10 @@ if [ ! -e "$modules/done" ]; then
 	cp .ci/package.json "$modules/"
 	(cd "$modules" && npm install --silent --no-audit --no-fund && touch done)
 fi
+if [ "$(node --version | sed 's/^v\([0-9]*\).*/\1/')" -lt 20 ]; then # Debian 12's own is 18
+	[ -x "$modules/node20/node_modules/.bin/node" ] || npm install --silent --no-audit --no-fund --prefix "$modules/node20" node@20.19.5
+	export PATH=$modules/node20/node_modules/.bin:$PATH
+fi
 cp .ci/github-parser.mjs "$modules/"
 (cd "$modules" && node_modules/.bin/esbuild github-parser.mjs --bundle --platform=node --format=cjs --log-level=error --outfile=github-parser.cjs)
 node "$modules/github-parser.cjs" action.yml actions/*/action.yml .github/workflows/*.yml examples/*/.github/workflows/*.yml
