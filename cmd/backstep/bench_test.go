@@ -35,7 +35,7 @@ func BenchmarkRecoveryDocker(b *testing.B) {
 		b.Fatalf("%v\n%s", err, out)
 	}
 	name := service()
-	b.Cleanup(func() { remove(name) })
+	b.Cleanup(func() { remove(name, repository) })
 	if err := os.WriteFile(filepath.Join(dir, "backstep.yml"), []byte(docked(name, repository, balancer, 1, "blue-green")), 0o644); err != nil {
 		b.Fatal(err)
 	}

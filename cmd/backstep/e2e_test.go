@@ -25,10 +25,11 @@ import (
 // service is the name of this run's containers: no other run on the same engine has it.
 func service() string { return fmt.Sprintf("shop-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9) }
 
-// remove takes away the containers and volumes of a service.
-func remove(service string) {
-	for _, kind := range [][2]string{{"ps -aq", "rm -f -v"}, {"volume ls -q", "volume rm"}} {
-		list := append(strings.Fields(kind[0]), "--filter", "label=backstep.service="+service)
+// remove takes away the containers and volumes of a service, and the images of a repository.
+func remove(service, repository string) {
+	for _, kind := range [][3]string{{"ps -aq", "rm -f -v", "label=backstep.service=" + service},
+		{"volume ls -q", "volume rm", "label=backstep.service=" + service}, {"image ls -q", "image rm -f", "reference=" + repository}} {
+		list := append(strings.Fields(kind[0]), "--filter", kind[2])
 		ids, err := exec.Command("docker", list...).Output()
 		if err == nil && len(ids) > 0 {
 			_ = exec.Command("docker", append(strings.Fields(kind[1]), strings.Fields(string(ids))...)...).Run()
@@ -74,8 +75,8 @@ func TestE2EScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			name := service()
-			env.Defer(func() { remove(name) })
 			repository := registrytest.Debian(t) + "/acme/shop"
+			env.Defer(func() { remove(name, repository) })
 			env.Setenv("REG", repository)
 			env.Setenv("SERVICE", name)
 			env.Setenv("BACKSTEP_HOST", "plain")
@@ -89,7 +90,8 @@ func TestE2EScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": example, "customers": crowd.command},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": example, "customers": crowd.command,
+			"restart-haproxy": func(*testscript.TestScript, bool, []string) { balancer.Restart() }},
 	})
 }
 

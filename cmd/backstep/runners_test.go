@@ -40,7 +40,7 @@ func newTeam(t *testing.T) *team {
 	}
 	tm := &team{t: t, dir: t.TempDir(), balancer: routertest.HAProxy(t, haproxy.Slots), service: service()}
 	registry := registrytest.Debian(t)
-	t.Cleanup(func() { remove(tm.service) })
+	t.Cleanup(func() { remove(tm.service, registry+"/acme/shop") })
 	if err := os.CopyFS(tm.dir, os.DirFS("../../examples/shop")); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +75,7 @@ var (
 
 func (o *options) inputs() []input.Input {
 	return []input.Input{
-		input.String(&o.engine, "engine", "The address of the engine, as DOCKER_HOST has it; that variable, or the local socket, when it is left out."),
+		input.String(&o.engine, "engine", "The address of the engine, as DOCKER_HOST has it, except ssh; that variable, or the local socket, when it is left out."),
 		input.Int(&o.port, "port", "The port that the release listens on.", 1, 65535).Must(),
 		input.List(&o.networks, "networks", "The networks it is attached to, which exist already; the first one is where it is asked. The engine's bridge when it is left out."),
 		input.List(&o.volumes, "volumes", "Volumes and folders, as name:/path or /path:/path, with :ro when it must not write. Releases that run side by side share them.").
@@ -126,6 +127,10 @@ func open(o options, env target.Environment) (*docker, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	if err := d.published(); err != nil {
 		return nil, err
+	}
+	if at := cmp.Or(o.engine, os.Getenv("DOCKER_HOST")); strings.HasPrefix(at, "ssh://") {
+		return nil, fault.Inputf("target docker: engine %s: ssh is not spoken", at).
+			WithHint("forward its socket, and name that: ssh -N -L /tmp/engine.sock:/var/run/docker.sock …, engine: unix:///tmp/engine.sock")
 	}
 	settings := []client.Opt{client.FromEnv}
 	if o.engine != "" {

@@ -69,6 +69,7 @@ func engine(t *testing.T, o options, env target.Environment) *docker {
 		ctx := context.Background() // the test's own is over
 		for _, c := range must(d.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: d.ours()})).Items {
 			must(d.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}))
+			_, _ = d.engine.ImageRemove(ctx, c.ImageID, client.ImageRemoveOptions{Force: true}) // another one may still need it
 		}
 		for _, v := range must(d.engine.VolumeList(ctx, client.VolumeListOptions{Filters: d.ours()})).Items {
 			must(d.engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}))
