@@ -14,6 +14,7 @@ import (
 	"github.com/backstep/backstep/internal/step/deploy"
 	"github.com/backstep/backstep/internal/step/initialize"
 	"github.com/backstep/backstep/internal/step/operate"
+	"github.com/backstep/backstep/internal/step/replay"
 	"github.com/backstep/backstep/internal/step/rollback"
 	"github.com/backstep/backstep/internal/step/semvertag"
 	"github.com/backstep/backstep/internal/step/supervise"
@@ -46,6 +47,7 @@ func Steps() []step.Step {
 		operate.Freeze(kinds),
 		operate.Unfreeze(kinds),
 		operate.Lift(kinds),
+		replay.Step(),
 		initialize.Step(),
 		supervise.Step(),
 		demo.Step(),

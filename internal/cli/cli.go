@@ -114,7 +114,7 @@ func (p process) dispatch(ctx context.Context, h host.Host, steps []step.Step) e
 func (p process) step(ctx context.Context, h host.Host, s step.Step, args []string) error {
 	logs := logging{}
 	inputs := append(slices.Clone(s.Inputs), logs.inputs()...)
-	given, err := parse(s.Name, inputs, args)
+	given, err := parse(s.Name, s.Words, inputs, args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(p.stdout, Help(s))
 		return nil
@@ -140,8 +140,11 @@ func (p process) step(ctx context.Context, h host.Host, s step.Step, args []stri
 }
 
 // parse reads flags. A flag can be repeated for an input that takes several values.
-func parse(name string, inputs []input.Input, args []string) (map[string]string, error) {
+func parse(name string, words []string, inputs []input.Input, args []string) (map[string]string, error) {
 	given := map[string]string{}
+	for len(words) > 0 && len(args) > 0 && (args[0] == "-" || !strings.HasPrefix(args[0], "-")) {
+		given[words[0]], words, args = args[0], words[1:], args[1:]
+	}
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	for _, in := range inputs {

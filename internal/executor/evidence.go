@@ -107,7 +107,7 @@ func (x *Executor) observe(ctx context.Context, r release.Release, bake, patienc
 		t := verdict.Tick{Elapsed: time.Since(begin), Candidate: checks.take()}
 		seen.Ticks = append(seen.Ticks, t)
 		seen.Seen = seen.Seen.Add(t.Candidate)
-		seen.Verdict, seen.Reason = rule.Observe(t)
+		seen.Verdict, seen.Reason = rule.Observe(t), rule.Reason()
 		if seen.Verdict == verdict.Unknown && (t.Candidate.Errors > 0 || len(seen.Ticks)%10 == 0) {
 			if gone := x.hasDied(ctx, r); gone != "" {
 				seen.Verdict, seen.Reason = verdict.Fail, gone

@@ -16,12 +16,13 @@ import (
 // Step is one step, or one operator command. A constructor returns a fresh one each time, so that nothing
 // is shared between two runs.
 type Step struct {
-	Name     string // kebab-case: the subcommand, actions/<name>, templates/<name>
-	Summary  string // one line without a full stop
-	Doc      string // Markdown for the reference
-	Shell    bool   // runs other programs: its image is the one with a shell and git
-	Deploys  bool   // changes what is live
-	Operator bool   // for a person at a terminal: no action and no template is made of it
+	Name     string   // kebab-case: the subcommand, actions/<name>, templates/<name>
+	Summary  string   // one line without a full stop
+	Doc      string   // Markdown for the reference
+	Shell    bool     // runs other programs: its image is the one with a shell and git
+	Deploys  bool     // changes what is live
+	Operator bool     // for a person at a terminal: no action and no template is made of it
+	Words    []string // the inputs that words before the first flag are for, in order
 	Inputs   []input.Input
 	Outputs  []input.Output
 	Run      func(context.Context, *Runtime) error

@@ -86,9 +86,9 @@ func NewObjective(o ObjectiveOptions) Rule {
 }
 
 // Observe takes one tick. Only the candidate is looked at.
-func (r *objective) Observe(t Tick) (Verdict, string) {
+func (r *objective) Observe(t Tick) Verdict {
 	if r.verdict != Unknown {
-		return r.verdict, r.reason
+		return r.verdict
 	}
 	r.seen = r.seen.Add(t.Candidate)
 	r.strength = r.fail(t.Candidate)
@@ -105,12 +105,18 @@ func (r *objective) Observe(t Tick) (Verdict, string) {
 		r.verdict = Pass
 		r.reason = fmt.Sprintf("%s in %s; a release at %s would look this good less than once in %s times",
 			r.counted(), t.Elapsed.Round(100*time.Millisecond), percent(r.o.Intolerable), times(certainty))
-	case r.seen.Requests == 0:
-		r.reason = "no check could be made"
-	default:
-		r.reason = fmt.Sprintf("%s: not enough to tell %s from %s", r.counted(), percent(r.o.Objective), percent(r.o.Intolerable))
 	}
-	return r.verdict, r.reason
+	return r.verdict
+}
+
+func (r *objective) Reason() string {
+	switch {
+	case r.verdict != Unknown:
+		return r.reason
+	case r.seen.Requests == 0:
+		return "no check could be made"
+	}
+	return fmt.Sprintf("%s: not enough to tell %s from %s", r.counted(), percent(r.o.Objective), percent(r.o.Intolerable))
 }
 
 // fail moves the fail process on by one tick and returns its log.

@@ -16,7 +16,8 @@ func judge(o ObjectiveOptions, requests int, errors func(tick int) int) (Verdict
 	r := NewObjective(o)
 	ticks := int((o.Bake + o.Patience) / o.Tick)
 	for i := 1; ; i++ {
-		v, why := r.Observe(Tick{Elapsed: time.Duration(i) * o.Tick, Candidate: Counts{requests, errors(i)}})
+		v := r.Observe(Tick{Elapsed: time.Duration(i) * o.Tick, Candidate: Counts{requests, errors(i)}})
+		why := r.Reason()
 		if v != Unknown || i == ticks {
 			return v, why, i
 		}
@@ -111,7 +112,7 @@ func TestLateOnset(t *testing.T) {
 func TestVerdictStays(t *testing.T) {
 	r := NewObjective(usual)
 	r.Observe(Tick{Elapsed: time.Second, Candidate: Counts{20, 20}})
-	if v, _ := r.Observe(Tick{Elapsed: time.Minute, Candidate: Counts{100_000, 0}}); v != Fail {
+	if v := r.Observe(Tick{Elapsed: time.Minute, Candidate: Counts{100_000, 0}}); v != Fail {
 		t.Errorf("after a fail: %s, want fail", v)
 	}
 }

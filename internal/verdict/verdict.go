@@ -36,6 +36,8 @@ type Tick struct {
 
 // Rule judges ticks in the order they come. Once it has said Pass or Fail it stays with it.
 type Rule interface {
-	// Observe takes one tick and returns what all ticks so far say, and why in one line.
-	Observe(Tick) (Verdict, string)
+	// Observe takes one tick and returns what all ticks so far say.
+	Observe(Tick) Verdict
+	// Reason says why, in one line.
+	Reason() string
 }
