@@ -29,16 +29,22 @@ import (
 	"github.com/backstep/backstep/internal/target/targettest"
 )
 
-// shop pushes an image of examples/shop.
-func shop(t *testing.T, repository, version, does string) release.Release {
+// program builds examples/shop into dir.
+func program(t *testing.T, dir, version, does string) {
 	t.Helper()
-	dir := t.TempDir()
 	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "shop"),
 		"-ldflags", "-X main.version="+version+" -X main.does="+does, "../../../examples/shop")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+}
+
+// shop pushes an image of examples/shop.
+func shop(t *testing.T, repository, version, does string) release.Release {
+	t.Helper()
+	dir := t.TempDir()
+	program(t, dir, version, does)
 	client := registry.New()
 	digest, err := layers.New(client).Build(t.Context(), builder.Request{Repository: repository, Context: dir,
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Files: []builder.File{{From: "shop", To: "/shop"}}, Entrypoint: []string{"/shop"},
@@ -155,6 +161,13 @@ func TestE2EOptions(t *testing.T) {
 	d := engine(t, options{port: 8080, networks: []string{name + "-front", name + "-back"}, volumes: []string{name + "-uploads:/var/uploads"}, user: "4711:4711"},
 		target.Environment{Service: name, Environment: "test", Routed: true, Variables: map[string]string{"SHOP_COLOUR": "red; $HOME"}})
 	ctx := t.Context()
+	network := func(end string) {
+		if out, err := exec.Command("docker", "network", "create", name+end).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		t.Cleanup(func() { _ = exec.Command("docker", "network", "rm", name+end).Run() })
+	}
+	network("-back") // of two that are missing, the engine names either
 	r := shop(t, registrytest.Debian(t)+"/other", "1.0.0", "work")
 	if err := d.Stage(ctx, 1, r); err == nil || !strings.Contains(err.Error(), "network "+name+"-front not found") {
 		t.Errorf("a network that does not exist: %v", err)
@@ -162,12 +175,7 @@ func TestE2EOptions(t *testing.T) {
 	if err := d.Retire(ctx, 1, r.Digest, 0); err != nil {
 		t.Error(err)
 	}
-	for _, end := range []string{"-front", "-back"} {
-		if out, err := exec.Command("docker", "network", "create", name+end).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		t.Cleanup(func() { _ = exec.Command("docker", "network", "rm", name+end).Run() })
-	}
+	network("-front")
 	t.Cleanup(func() {
 		_ = exec.Command("sh", "-c", "docker rm -fv $(docker ps -aq --filter label=backstep.service="+name+"); docker volume rm "+name+"-uploads").Run()
 	})
@@ -187,11 +195,7 @@ func TestE2EOptions(t *testing.T) {
 		}
 	}
 	pushed := func(version, does string) release.Release {
-		build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(made, "shop"), "-ldflags", "-X main.version="+version+" -X main.does="+does, "../../../examples/shop")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+		program(t, made, version, does)
 		tag := private + "/shop:" + version
 		for _, args := range [][]string{{"build", "-q", "-t", tag, made}, {"--config", made, "login", "-u", "ada", "-p", "pass", private}, {"--config", made, "push", "-q", tag},
 			{"image", "rm", tag}} {
