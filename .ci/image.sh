@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 tag=$1 version=${2:-$(git describe --tags --always --dirty 2>/dev/null || echo devel)}
 root=bin/image
 rm -rf "$root"
-mkdir -p "$root"/minimal/{usr/local/bin,usr/share/backstep,etc/ssl/certs,tmp} "$root"/shell/{bin,usr/bin,usr/lib/git-core}
+mkdir -p "$root"/minimal/{usr/local/bin,usr/share/backstep,etc/ssl/certs,tmp} "$root/shell/bin"
 chmod 1777 "$root/minimal/tmp"
 
 CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -X github.com/backstep/backstep/internal/cli.Version=$version" \
@@ -19,16 +19,7 @@ cp "$(command -v busybox)" "$root/shell/bin/busybox"
 for name in sh ash cat sleep tail ls mkdir rm cp mv echo printf env test true false id grep sed head chmod tr wc date pwd uname tee touch find; do
 	ln -s busybox "$root/shell/bin/$name"
 done
-core=$(git --exec-path)
-cp -L "$(command -v git)" "$root/shell/usr/bin/git"
-cp -L "$core/git-remote-http" "$root/shell/usr/lib/git-core/"
-ln -s git-remote-http "$root/shell/usr/lib/git-core/git-remote-https"
-for name in git git-upload-pack git-receive-pack; do ln -s ../../bin/git "$root/shell/usr/lib/git-core/$name"; done
-# The shared libraries of git and of the loader, under the names that it asks for.
-ldd "$root/shell/usr/bin/git" "$core/git-remote-http" | grep -o '/[^ ]*\.so[^ ]*' | sort -u | while read -r library; do
-	mkdir -p "$root/shell$(dirname "$library")"
-	cp -L "$library" "$root/shell$library"
-done
+bash .ci/programs.sh "$root/shell"
 
 label() { # as OCI has them
 	printf -- '--label org.opencontainers.image.%s\n' "version=$version" "revision=$(git rev-parse HEAD)" \

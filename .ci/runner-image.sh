@@ -4,19 +4,11 @@
 set -euo pipefail
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-mkdir -p "$root"/{bin,usr/bin,usr/lib/git-core,etc/ssl/certs,root} && mkdir -m 1777 "$root/tmp"
+mkdir -p "$root"/{bin,etc/ssl/certs,root} && mkdir -m 1777 "$root/tmp"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for name in $(busybox --list | grep -v -x -e busybox -e sh -e bash); do ln -s busybox "$root/bin/$name"; done
 cp -L /bin/bash-static "$root/bin/bash" && ln -s bash "$root/bin/sh"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 printf 'root:x:0:0::/root:/bin/sh\n' >"$root/etc/passwd"
-core=$(git --exec-path)
-cp -L "$(command -v git)" "$(command -v rsync)" "$root/usr/bin/"
-cp -L "$core/git-remote-http" "$root/usr/lib/git-core/"
-ln -s git-remote-http "$root/usr/lib/git-core/git-remote-https"
-for name in git git-upload-pack git-receive-pack; do ln -s ../../bin/git "$root/usr/lib/git-core/$name"; done
-ldd "$root/usr/bin/git" "$root/usr/bin/rsync" "$core/git-remote-http" | grep -o '/[^ ]*\.so[^ ]*' | sort -u | while read -r library; do
-	mkdir -p "$root$(dirname "$library")"
-	cp -L "$library" "$root$library"
-done
+bash "$(dirname "$0")/programs.sh" "$root" rsync
 tar -C "$root" -c . | docker import -c 'ENV PATH=/usr/local/bin:/usr/bin:/bin' - "$1" >/dev/null

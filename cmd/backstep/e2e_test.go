@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -35,17 +34,6 @@ func remove(service, repository string) {
 			_ = exec.Command("docker", append(strings.Fields(kind[1]), strings.Fields(string(ids))...)...).Run()
 		}
 	}
-}
-
-// port is one that nobody listens on.
-func port(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // docked is a backstep.yml for a Docker engine: production behind a HAProxy, solo without a router.
@@ -82,7 +70,7 @@ func TestE2EScripts(t *testing.T) {
 			env.Setenv("BACKSTEP_HOST", "plain")
 			env.Setenv("BACKSTEP_ACTOR", "ada")
 			env.Setenv("DOCKER_API_VERSION", os.Getenv("DOCKER_API_VERSION"))
-			solo := port(t)
+			solo := routertest.Port(t)
 			for file, strategy := range map[string]string{"backstep.yml": "blue-green", "canary.yml": "canary"} {
 				if err := os.WriteFile(filepath.Join(env.WorkDir, file), []byte(docked(name, repository, balancer, solo, strategy)), 0o644); err != nil {
 					return err

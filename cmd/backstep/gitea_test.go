@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/backstep/backstep/internal/router/routertest"
 )
 
 // checkout is the action that Gitea, which has no marketplace, needs for actions/checkout.
@@ -78,7 +80,7 @@ func newForge(t *testing.T) *forge {
 	if programs == "" {
 		t.Skip("Gitea is not built: see .ci/gitea.sh, which make e2e runs")
 	}
-	dir, at := t.TempDir(), port(t)
+	dir, at := t.TempDir(), routertest.Port(t)
 	f := &forge{t: t, dir: dir, url: fmt.Sprintf("http://127.0.0.1:%d", at)}
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)

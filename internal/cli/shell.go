@@ -26,7 +26,7 @@ func passThrough(args []string) error {
 		places = append(places, "/bin/sh")
 	}
 	for _, place := range places {
-		argv := append([]string{args[0]}, args[1:]...)
+		argv := slices.Clone(args)
 		if place == "/bin/sh" {
 			argv[0] = "sh"
 		}

@@ -59,11 +59,11 @@ func (b behind) Shift(ctx context.Context, fence uint64, weights map[release.Dig
 	if err != nil {
 		return err
 	}
-	addresses, err := Addresses(state, weights)
+	shares, err := addresses(state, weights)
 	if err != nil {
 		return err
 	}
-	return b.front.Shift(ctx, addresses)
+	return b.front.Shift(ctx, shares)
 }
 
 func (b behind) Retire(ctx context.Context, fence uint64, d release.Digest, drain time.Duration) error {
@@ -82,10 +82,10 @@ func (b behind) Retire(ctx context.Context, fence uint64, d release.Digest, drai
 	return b.Backend.Retire(ctx, fence, d, drain)
 }
 
-// Addresses is where the traffic goes when each release gets its percentage. All have to be ready, and the
+// addresses is where the traffic goes when each release gets its percentage. All have to be ready, and the
 // sum has to be 100.
-func Addresses(state plan.State, weights map[release.Digest]int) (map[string]int, error) {
-	sum, addresses := 0, map[string]int{}
+func addresses(state plan.State, weights map[release.Digest]int) (map[string]int, error) {
+	sum, shares := 0, map[string]int{}
 	for d, w := range weights {
 		in := state.Find(d)
 		switch {
@@ -98,11 +98,11 @@ func Addresses(state plan.State, weights map[release.Digest]int) (map[string]int
 		}
 		sum += w
 		if w > 0 {
-			addresses[in.Address] += w
+			shares[in.Address] += w
 		}
 	}
 	if sum != 100 {
 		return nil, fmt.Errorf("the weights add up to %d, want 100", sum)
 	}
-	return addresses, nil
+	return shares, nil
 }

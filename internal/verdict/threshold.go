@@ -31,7 +31,7 @@ func Flagger() Rule {
 // threshold is a rule without statistics: what it promises depends on the traffic and on how often it looks.
 type threshold struct {
 	o                ThresholdOptions
-	now, seen        Counts
+	now              Counts
 	next             time.Duration
 	checks, failures int
 	due              bool // the next check fails
@@ -48,7 +48,7 @@ func (r *threshold) Observe(t Tick) Verdict {
 	if r.verdict != Unknown {
 		return r.verdict
 	}
-	r.now, r.seen = r.now.Add(t.Candidate), r.seen.Add(t.Candidate)
+	r.now = r.now.Add(t.Candidate)
 	if t.Elapsed < r.next {
 		return Unknown
 	}

@@ -63,7 +63,7 @@ var systems = []system{
 		commit: []string{"CODING_COMMIT"}, named: []string{"CODING_BRANCH"}},
 	{by: "BUILD_EXECUTOR", id: []string{"PIPELINE_ID", "BUILD_NUMBER"}, actor: []string{"BUILD_EXECUTOR"},
 		commit: []string{"CI_COMMIT_SHA"}, named: []string{"CI_COMMIT_REF_NAME"}},
-	{actor: []string{"USER", "LOGNAME"}}, // a shell
+	{}, // a shell
 }
 
 // Run reads the variables of the system at work. BACKSTEP_RUN, BACKSTEP_RUN_URL and BACKSTEP_ACTOR go before them.

@@ -50,7 +50,7 @@ func HAProxy(t testing.TB, slots string) Balancer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	customers, remote := free(t), free(t)
+	customers, remote := Port(t), Port(t)
 	file := filepath.Join(dir, "haproxy.cfg")
 	b := Balancer{Socket: filepath.Join(dir, "admin.sock"), Remote: fmt.Sprintf("127.0.0.1:%d", remote), Backend: "shop",
 		Address: fmt.Sprintf("127.0.0.1:%d", customers), State: filepath.Join(dir, "state")}
@@ -103,8 +103,8 @@ func run(t testing.TB, file, socket string) (stop func()) {
 	}
 }
 
-// free is a port that nobody listens on.
-func free(t testing.TB) int {
+// Port is a port of loopback that nobody listens on.
+func Port(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

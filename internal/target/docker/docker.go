@@ -534,15 +534,15 @@ func (d *docker) Shift(ctx context.Context, fence uint64, weights map[release.Di
 	if err := d.Claim(ctx, fence); err != nil {
 		return err
 	}
-	state, err := d.Observe(ctx)
+	containers, err := d.containers(ctx)
 	if err != nil {
 		return err
 	}
 	var to release.Digest
 	for digest, w := range weights {
-		in := state.Find(digest)
+		_, there := containers[digest]
 		switch {
-		case in == nil:
+		case !there:
 			return fmt.Errorf("%s is not on the target", digest.Short())
 		case w != 100 || len(weights) != 1:
 			return fault.Inputf("target docker: without a router one release has all the traffic")
@@ -551,10 +551,6 @@ func (d *docker) Shift(ctx context.Context, fence uint64, weights map[release.Di
 	}
 	if to == "" {
 		return errors.New("nobody would get the traffic")
-	}
-	containers, err := d.containers(ctx)
-	if err != nil {
-		return err
 	}
 	for digest, c := range containers {
 		if digest == to || !d.serves(c) {
