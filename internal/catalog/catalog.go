@@ -4,8 +4,16 @@ package catalog
 import (
 	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/probe/browser"
+	"github.com/backstep/backstep/internal/probe/command"
+	"github.com/backstep/backstep/internal/probe/grpc"
+	haproxymeter "github.com/backstep/backstep/internal/probe/haproxy"
 	"github.com/backstep/backstep/internal/probe/http"
+	"github.com/backstep/backstep/internal/probe/nginx"
+	"github.com/backstep/backstep/internal/probe/prometheus"
+	"github.com/backstep/backstep/internal/probe/sql"
 	"github.com/backstep/backstep/internal/probe/tcp"
+	"github.com/backstep/backstep/internal/probe/tls"
 	"github.com/backstep/backstep/internal/router"
 	"github.com/backstep/backstep/internal/router/haproxy"
 	"github.com/backstep/backstep/internal/step"
@@ -29,7 +37,8 @@ func Kinds() config.Kinds {
 	return config.Kinds{
 		Targets: []target.Kind{docker.Kind(), process.Kind()},
 		Routers: []router.Kind{haproxy.Kind()},
-		Probes:  []probe.Kind{http.Kind(), tcp.Kind()},
+		Probes: []probe.Kind{http.Kind(), tcp.Kind(), grpc.Kind(), tls.Kind(), haproxymeter.Kind(), nginx.Kind(), prometheus.Kind(),
+			sql.Kind(), browser.Kind(), command.Kind()},
 	}
 }
 

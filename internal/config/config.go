@@ -58,16 +58,18 @@ type Target struct {
 // Verify is how a release is judged.
 type Verify struct {
 	Probes                              []ProbeConfig
-	Bake, Patience                      time.Duration
+	Bake, Patience, WarmUp              time.Duration
 	Objective, Intolerable, Alpha, Beta float64
+	Harmless                            float64
 }
 
-// ProbeConfig is a configured probe.
+// ProbeConfig is configured evidence: a probe or a meter.
 type ProbeConfig struct {
-	Name    string // the kind, and its place when there are several
-	Rate    int    // checks a second
+	Name    string        // the kind, and its place when there are several
+	Every   time.Duration // between two checks, or two readings
 	Timeout time.Duration
 	Probe   probe.Probe
+	Meter   probe.Meter
 }
 
 // The inputs of each part of the file. One declaration gives the parser, the defaults and the schema.
@@ -100,18 +102,40 @@ func (v *Verify) inputs() []input.Input {
 	return []input.Input{
 		input.Duration(&v.Bake, "bake", "How long a release must stay well before it counts as good.").Or("1m"),
 		input.Duration(&v.Patience, "patience", "How much longer than the bake to wait for enough evidence; as long as the bake when it is left out."),
+		input.Span(&v.WarmUp, "warm-up", "How long a good release may have up to three times the errors of the one before, with cold caches; a third of the bake at most.").Or("1m"),
+		input.Bind(&v.Harmless, "harmless", "Beside another release that has traffic: the odds ratio of an error that a good release stays under.", parseOdds).Or("1"),
 		input.Share(&v.Objective, "objective", "The error rate that a good release stays under.").Or("1%"),
 		input.Share(&v.Intolerable, "intolerable", "The error rate that a pass has to exclude; five times the objective when it is left out."),
-		input.Share(&v.Alpha, "alpha", "At most this share of good releases gets the verdict fail.").Or("0.1%"),
+		input.Share(&v.Alpha, "alpha", "At most this share of good releases gets the verdict fail.").Or("1%"),
 		input.Share(&v.Beta, "beta", "At most this share of intolerable releases gets the verdict pass.").Or("1%"),
 	}
 }
 
-func (p *ProbeConfig) inputs() []input.Input {
-	return []input.Input{
-		input.Int(&p.Rate, "rate", "Checks a second.", 1, 1000).Or("10"),
-		input.Duration(&p.Timeout, "timeout", "How long one check may take.").Or("2s"),
+func parseOdds(s string) (float64, error) {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(f >= 1 && f <= 1000) {
+		return 0, fmt.Errorf("%q: want a number from 1 to 1000", s)
 	}
+	return f, nil
+}
+
+// inputs are those that all kinds have. A probe is asked at a rate, a meter is read now and then.
+func (p *ProbeConfig) inputs(k probe.Kind) []input.Input {
+	pace := input.Bind(&p.Every, "rate", "Checks a second, from 0.01 to 1000.", parseRate).
+		Or(strconv.FormatFloat(1/k.Every.Seconds(), 'f', -1, 64))
+	if k.NewMeter != nil {
+		pace = input.Duration(&p.Every, "every", "How often the counters are read.").Or(k.Every.String())
+	}
+	return []input.Input{pace, input.Duration(&p.Timeout, "timeout", "How long one check may take.").Or(max(2*time.Second, k.Every).String())}
+}
+
+// parseRate is the time between two checks.
+func parseRate(s string) (time.Duration, error) {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(f >= 0.01 && f <= 1000) {
+		return 0, fmt.Errorf("%q: want checks a second, from 0.01 to 1000", s)
+	}
+	return time.Duration(float64(time.Second) / f), nil
 }
 
 // Load reads the file at path.
@@ -276,20 +300,32 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 		if len(probes.value.Content) > 1 {
 			p.Name = fmt.Sprintf("%s %d", p.Name, i+1)
 		}
-		inputs, open := kinds[k].New()
+		inputs, open := opener(kinds[k], &p)
 		known := len(r.faults)
-		r.inputs(item, fields, append(p.inputs(), inputs...), "kind")
+		r.inputs(item, fields, append(p.inputs(kinds[k]), inputs...), "kind")
 		if len(r.faults) > known {
 			continue
 		}
-		asked, err := open()
-		if err != nil {
+		if p.Every < time.Millisecond {
+			r.fault(item, "every %s: want a millisecond at least", p.Every)
+			continue
+		}
+		if err := open(); err != nil {
 			r.fault(item, "%v", err)
 			continue
 		}
-		p.Probe = asked
 		v.Probes = append(v.Probes, p)
 	}
+}
+
+// opener is the inputs of a kind, and what makes p's probe or meter of them.
+func opener(k probe.Kind, p *ProbeConfig) ([]input.Input, func() error) {
+	if k.NewMeter != nil {
+		inputs, open := k.NewMeter()
+		return inputs, func() (err error) { p.Meter, err = open(); return err }
+	}
+	inputs, open := k.New()
+	return inputs, func() (err error) { p.Probe, err = open(); return err }
 }
 
 func joined[T ~string](all []T) string {

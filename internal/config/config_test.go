@@ -64,7 +64,7 @@ func TestWhole(t *testing.T) {
 	}
 	v := p.Verify
 	if v.Bake != 10*time.Minute || v.Patience != time.Minute || v.Objective != 0.005 || v.Intolerable != 0.02 || v.Alpha != 0.01 || v.Beta != 0.02 ||
-		len(v.Probes) != 2 || v.Probes[0].Name != "http 1" || v.Probes[0].Rate != 20 || v.Probes[1].Rate != 10 || v.Probes[1].Timeout != 2*time.Second {
+		len(v.Probes) != 2 || v.Probes[0].Name != "http 1" || v.Probes[0].Every != 50*time.Millisecond || v.Probes[1].Every != 100*time.Millisecond || v.Probes[1].Timeout != 2*time.Second {
 		t.Errorf("verify is %+v", v)
 	}
 	if got := strings.Join(c.Secrets, " "); got != "Bearer abc postgres://secret" && got != "postgres://secret Bearer abc" {
@@ -112,8 +112,8 @@ func TestFaults(t *testing.T) {
 		{"secret by value", around("    env: {A: {value: x}}\n"), "backstep.yml:6:14: env.A is keys with values: want one value, or {env: NAME} for a secret"},
 		{"list for a value", around("    drain: [1s]\n"), "backstep.yml:6:12: drain is a list: want one value"},
 		{"empty value", around("    drain:\n"), "backstep.yml:6:11: drain is empty: want one value"},
-		{"probe", around("    verify: {probes: [{kind: htpp}, {kind: http, rate: 0, body: '('}]}\n"), "backstep.yml:6:30: kind \"htpp\" is not one of http, tcp\n" +
-			"backstep.yml:6:56: rate: \"0\": want a whole number from 1 to 1000\nbackstep.yml:6:65: body: error parsing regexp: missing closing ): `(`"},
+		{"probe", around("    verify: {probes: [{kind: htpp}, {kind: http, rate: 0, body: '('}]}\n"), "backstep.yml:6:30: kind \"htpp\" is not one of http, tcp, grpc, tls, haproxy, nginx, prometheus, sql, browser, command\n" +
+			"backstep.yml:6:56: rate: \"0\": want checks a second, from 0.01 to 1000\nbackstep.yml:6:65: body: error parsing regexp: missing closing ): `(`"},
 		{"rates", around("    verify: {objective: 5%, intolerable: 1%}\n"), "backstep.yml:6:5: intolerable 0.01 is not above objective 0.05"},
 		{"share", around("    verify: {objective: 150%}\n"), "backstep.yml:6:25: objective: \"150%\" is no share: want for example 1% or 0.01"},
 	} {

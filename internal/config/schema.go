@@ -23,8 +23,7 @@ func Schema(kinds Kinds) []byte {
 		routers = append(routers, kindSchema(k.Name, k.Help, inputs))
 	}
 	for _, k := range kinds.Probes {
-		inputs, _ := k.New()
-		probes = append(probes, kindSchema(k.Name, k.Help, append((&ProbeConfig{}).inputs(), inputs...)))
+		probes = append(probes, kindSchema(k.Name, k.Help, append((&ProbeConfig{}).inputs(k), k.Inputs()...)))
 	}
 	verify := closed((&Verify{}).inputs())
 	verify["properties"].(object)["probes"] = object{"type": "array", "items": object{"oneOf": probes}}

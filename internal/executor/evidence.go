@@ -12,65 +12,44 @@ import (
 	"github.com/backstep/backstep/internal/probe"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/verdict"
+	"github.com/backstep/backstep/internal/verdict/ticks"
 )
 
 // tick is how often evidence is judged.
 const tick = 50 * time.Millisecond
 
-// waiting bounds the checks of one probe that wait for an answer at the same time.
-const waiting = 256
-
 // Evidence is what was seen of a release, and what it says.
 type Evidence struct {
 	Verdict verdict.Verdict
 	Reason  string
-	Ticks   []verdict.Tick
-	Seen    verdict.Counts
-	Samples []string // what the first failed checks got, at most five, all different
-	Log     []string // the last lines of the release
+	Series  []ticks.Series // by source: the checks, then each meter
+	Seen    verdict.Counts // of the release: the checks and the requests of its customers
+	Samples []string       // what the first failed checks got, at most five, all different
+	Log     []string       // the last lines of the release
+	Ways    []Way
+}
+
+// Way is how far the evidence had come at one time on the way to a fail and to a pass, from 0 to 1.
+type Way struct {
+	At         time.Duration
+	Fail, Pass float64
 }
 
 // sampleLimit bounds Evidence.Samples.
 const sampleLimit = 5
 
-// collector adds up the checks of one tick.
-type collector struct {
-	mu      sync.Mutex
-	counts  verdict.Counts
-	samples []string
+// source is where evidence comes from, and the rule that judges it.
+type source struct {
+	name   string
+	rule   verdict.Rule
+	record ticks.Series
+	take   func() []verdict.Tick // those that have come since it was called last, Elapsed being set
+	said   verdict.Verdict
 }
 
-func (c *collector) add(name string, r probe.Result) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch r.Outcome {
-	case probe.Pass:
-		c.counts.Requests++
-	case probe.Fail:
-		c.counts.Requests++
-		c.counts.Errors++
-		sample := name + ": " + r.Got
-		for _, s := range c.samples {
-			if s == sample {
-				return
-			}
-		}
-		if len(c.samples) < sampleLimit {
-			c.samples = append(c.samples, sample)
-		}
-	}
-}
-
-func (c *collector) take() verdict.Counts {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	counts := c.counts
-	c.counts = verdict.Counts{}
-	return counts
-}
-
-// observe takes evidence of r, a tick at a time, until the rule decides or bake and patience are over. The
-// target is asked as well: a release that has died has failed, whatever the checks say.
+// observe takes evidence of r, a tick at a time, until the rules decide or bake and patience are over. One fail is
+// a fail; a pass takes them all, each with its share of alpha. The target is asked as well: a release that has died has failed,
+// whatever the evidence says.
 func (x *Executor) observe(ctx context.Context, r release.Release, bake, patience time.Duration) (Evidence, error) {
 	state, err := x.target.Observe(ctx)
 	if err != nil {
@@ -81,45 +60,161 @@ func (x *Executor) observe(ctx context.Context, r release.Release, bake, patienc
 		return Evidence{}, fault.Errorf(fault.HalfWay, "%s is not on the target", r).
 			WithHint("deploy it again, or roll back")
 	}
-	v := x.Config.Verify
-	rule := verdict.NewObjective(verdict.ObjectiveOptions{Objective: v.Objective, Intolerable: v.Intolerable,
-		Alpha: v.Alpha, Beta: v.Beta, Bake: bake, Patience: patience, Tick: tick})
-
 	asking, stop := context.WithCancel(ctx)
 	var askers sync.WaitGroup
 	defer askers.Wait()
 	defer stop()
-	var checks collector
-	for _, p := range v.Probes {
-		askers.Go(func() { ask(asking, p, in.Address, &checks) })
-	}
+	begin := time.Now()
+	checks := &collector{}
+	sources := x.sources(asking, &askers, checks, *in, beside(state, r), begin, bake, patience)
 
 	var seen Evidence
-	begin := time.Now()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	var told, drawn time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return seen, context.Cause(ctx)
 		case <-ticker.C:
 		}
-		t := verdict.Tick{Elapsed: time.Since(begin), Candidate: checks.take()}
-		seen.Ticks = append(seen.Ticks, t)
-		seen.Seen = seen.Seen.Add(t.Candidate)
-		seen.Verdict, seen.Reason = rule.Observe(t), rule.Reason()
-		if seen.Verdict == verdict.Unknown && (t.Candidate.Errors > 0 || len(seen.Ticks)%10 == 0) {
+		elapsed := time.Since(begin)
+		failed := false // something, in this tick
+		for _, s := range sources {
+			for _, t := range s.take() {
+				seen.Seen = seen.Seen.Add(t.Candidate)
+				failed = failed || t.Candidate.Errors > 0
+				s.record.Ticks = append(s.record.Ticks, t)
+				s.said = s.rule.Observe(t)
+			}
+		}
+		seen.Verdict, seen.Reason = together(sources)
+		if seen.Verdict == verdict.Unknown && (failed || elapsed-told > 500*time.Millisecond) {
+			told = elapsed
 			if gone := x.hasDied(ctx, r); gone != "" {
 				seen.Verdict, seen.Reason = verdict.Fail, gone
 			}
 		}
-		if seen.Verdict != verdict.Unknown || t.Elapsed >= bake+patience {
-			checks.mu.Lock()
-			seen.Samples = checks.samples
-			checks.mu.Unlock()
+		done := seen.Verdict != verdict.Unknown || elapsed >= bake+patience
+		if done || elapsed-drawn >= (bake+patience)/pictured || elapsed >= progressEvery && elapsed%progressEvery < tick {
+			w := way(sources, elapsed)
+			if done || elapsed-drawn >= (bake+patience)/pictured {
+				seen.Ways, drawn = append(seen.Ways, w), elapsed
+			}
+			if !done && elapsed%progressEvery < tick {
+				x.log.Info("so far", "seen", seen.Reason, "to a fail", percent(w.Fail), "to a pass", percent(w.Pass),
+					"left", (bake + patience - elapsed).Round(time.Second).String())
+			}
+		}
+		if done {
+			for _, s := range sources {
+				seen.Series = append(seen.Series, s.record)
+			}
+			seen.Samples = checks.found()
 			return seen, nil
 		}
 	}
+}
+
+const (
+	block         = time.Second     // in which the errors of customers may come together
+	pictured      = 60              // points of a picture
+	progressEvery = 5 * time.Second // a line of the log
+)
+
+func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
+
+// beside is the other release with the most traffic, or nil.
+func beside(state plan.State, r release.Release) *plan.Instance {
+	var most *plan.Instance
+	for i := range state.Instances {
+		in := &state.Instances[i]
+		if in.Release.Digest != r.Digest && in.Weight > 0 && (most == nil || in.Weight > most.Weight) {
+			most = in
+		}
+	}
+	return most
+}
+
+// sources starts to take all evidence there is of a release: the probes together, and each meter. A meter compares, when another
+// release has traffic beside it.
+func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *collector, in plan.Instance, other *plan.Instance,
+	begin time.Time, bake, patience time.Duration) []*source {
+	v := x.Config.Verify
+	var meters []config.ProbeConfig
+	rules := 0
+	for _, p := range v.Probes {
+		if p.Meter != nil {
+			meters = append(meters, p)
+		} else {
+			rules = 1
+			askers.Go(func() { ask(ctx, p, in.Address, checks) })
+		}
+	}
+	share := v.Alpha / float64(rules+len(meters))
+	objective := func(every, block time.Duration) verdict.Rule {
+		return verdict.NewObjective(verdict.ObjectiveOptions{Objective: v.Objective, Intolerable: v.Intolerable,
+			Alpha: share, Beta: v.Beta, Bake: bake, Patience: patience, Tick: every, Block: block})
+	}
+	var all []*source
+	if rules > 0 {
+		all = append(all, &source{name: "checks", rule: objective(tick, 0), take: func() []verdict.Tick {
+			return []verdict.Tick{{Elapsed: time.Since(begin), Candidate: checks.take()}}
+		}})
+	}
+	for _, p := range meters {
+		s := &source{name: p.Name, rule: objective(max(p.Every, block), block)}
+		s.record.Bounds = p.Meter.Bounds()
+		subjects := []probe.Subject{{Address: in.Address, Release: in.Release}}
+		if other != nil {
+			subjects = append(subjects, probe.Subject{Address: other.Address, Release: other.Release})
+			s.rule = verdict.NewComparison(verdict.ComparisonOptions{Harmless: v.Harmless, Intolerable: 2.5 * v.Harmless, Rate: v.Intolerable,
+				WarmUp: min(v.WarmUp, bake/3), Cold: verdict.Cold, Alpha: share, Beta: v.Beta, Bake: bake, Block: block})
+		}
+		reader := &reading{meter: p, of: subjects, begin: begin, log: x.log}
+		s.take = reader.taken
+		askers.Go(func() { reader.run(ctx) })
+		all = append(all, s)
+	}
+	for _, s := range all {
+		s.record.Name = s.name
+	}
+	return all
+}
+
+// together is what all sources say.
+func together(sources []*source) (verdict.Verdict, string) {
+	said, reasons := verdict.Pass, ""
+	if len(sources) == 0 {
+		return verdict.Unknown, "there is no evidence"
+	}
+	for _, s := range sources {
+		reason := s.rule.Reason()
+		if len(sources) > 1 {
+			reason = s.name + ": " + reason
+		}
+		switch {
+		case s.said == verdict.Fail:
+			return verdict.Fail, reason
+		case s.said == verdict.Unknown:
+			said = verdict.Unknown
+		}
+		if reasons != "" {
+			reasons += "; "
+		}
+		reasons += reason
+	}
+	return said, reasons
+}
+
+// way is the furthest of the sources on the way to a fail, and the last of them on the way to a pass.
+func way(sources []*source, at time.Duration) Way {
+	w := Way{At: at, Pass: 1}
+	for _, s := range sources {
+		fail, pass := s.rule.Progress()
+		w.Fail, w.Pass = max(w.Fail, fail), min(w.Pass, pass)
+	}
+	return w
 }
 
 // hasDied says why r failed on the target, or "". A target that cannot be asked is no evidence.
@@ -132,35 +227,6 @@ func (x *Executor) hasDied(ctx context.Context, r release.Release) string {
 		return "the release died: " + in.Reason
 	}
 	return ""
-}
-
-// ask checks at a fixed rate, whatever the answers take (open loop), until ctx is done.
-func ask(ctx context.Context, p config.ProbeConfig, address string, into *collector) {
-	var checks sync.WaitGroup
-	defer checks.Wait()
-	slots := make(chan struct{}, waiting)
-	pace := time.NewTicker(time.Second / time.Duration(p.Rate))
-	defer pace.Stop()
-	for {
-		select {
-		case slots <- struct{}{}:
-			checks.Go(func() {
-				defer func() { <-slots }()
-				one, cancel := context.WithTimeout(ctx, p.Timeout)
-				defer cancel()
-				result := p.Probe.Check(one, address)
-				if ctx.Err() == nil {
-					into.add(p.Name, result)
-				}
-			})
-		default: // the release answers none of so many: those that wait will say so
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-pace.C:
-		}
-	}
 }
 
 // watchCanary waits for a pass between two weights. Anything else ends the deploy.

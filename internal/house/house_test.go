@@ -26,17 +26,17 @@ const module = "github.com/backstep/backstep/"
 var floors = [][]string{
 	{"internal/fault", "internal/secret", "internal/release"}, // words
 	{"internal/input"},
-	{"internal/bump", "internal/plan", "internal/verdict"},                                        // decisions: pure
+	{"internal/bump", "internal/plan", "internal/verdict", "internal/verdict/"},                   // decisions: pure
 	{"internal/host", "internal/router", "internal/probe", "internal/ledger", "internal/builder"}, // contracts
 	{"internal/target"},
-	{"internal/registry", "internal/host/dotenv", "internal/gitrepo"}, // what adapters stand on
+	{"internal/registry", "internal/host/dotenv", "internal/gitrepo", "internal/haproxysocket"}, // what adapters stand on
 	{"internal/registry/registrytest", "internal/ledger/ledgertest", "internal/probe/probetest", "internal/target/targettest", "internal/router/routertest", "internal/host/hosttest"},
 	{"internal/host/", "internal/target/", "internal/router/", "internal/probe/", "internal/ledger/", "internal/builder/", "internal/config"}, // adapters
 	{"internal/executor"},
 	{"internal/step", "internal/step/"},
 	{"internal/catalog"},
 	{"internal/cli", "internal/gen"},
-	{"internal/house", "cmd/", "examples/"},
+	{"internal/house", "cmd/", "examples/", "bench/"},
 }
 
 // bans lists modules that only some rooms may use, and why.
@@ -46,16 +46,22 @@ var bans = []struct{ module, rooms, why string }{
 	{"github.com/sethvargo/go-githubactions", "internal/host/github", "only one host speaks it"},
 	{"github.com/getkin/kin-openapi", "internal/host/hosttest", "a double checks with it, and nothing else"},
 	{"gitlab.com/gitlab-org/api/client-go", "internal/host/gitlab", "an SDK does not leave its room"},
-	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest", "values from outside must not reach a shell"},
+	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest internal/probe/command internal/probe/probetest", "values from outside must not reach a shell"},
 	{"github.com/moby", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"github.com/docker/docker", "internal/builder/docker internal/target/", "an engine's client is heavy"},
+	{"google.golang.org/grpc", "internal/probe/grpc", "a protocol's library is heavy"},
+	{"github.com/jackc/pgx", "internal/probe/sql", "a database's driver is heavy"},
+	{"github.com/go-sql-driver/mysql", "internal/probe/sql", "a database's driver is heavy"},
+	{"github.com/chromedp", "internal/probe/browser", "a browser's protocol is heavy"},
+	{"github.com/theory/jsonpath", "internal/probe/http", "types of a library do not leave their room"},
+	{"gonum.org/v1/gonum", "bench/verdict", "distributions are for simulations"},
 	{"k8s.io", "internal/target/kubernetes internal/router/kubernetes", "an orchestrator's client is heavy"},
 }
 
 // worldly are the packages that may ask for the time or the environment themselves; in all others both come
 // in, so that tests decide them.
-var worldly = []string{"cmd/", "examples/", "internal/cli", "internal/step/demo", "internal/executor", "internal/gitrepo", "internal/registry",
-	"internal/registry/registrytest", "internal/host/", "internal/target/", "internal/router/", "internal/probe/", "internal/ledger/", "internal/builder/"}
+var worldly = []string{"cmd/", "examples/", "internal/cli", "internal/haproxysocket", "internal/step/demo", "internal/executor", "internal/gitrepo", "internal/registry",
+	"internal/registry/registrytest", "internal/host/", "internal/target/", "internal/router/", "internal/probe", "internal/probe/", "internal/ledger/", "internal/builder/"}
 
 // vague are names of packages that say nothing of what is in them.
 var vague = []string{"util", "utils", "common", "types", "helpers", "helper", "pkg", "misc", "shared"}

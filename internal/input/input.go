@@ -76,12 +76,25 @@ func Secret(p *secret.Value, name, help string) Input {
 // Duration declares a length of time above zero, such as 30s or 5m.
 func Duration(p *time.Duration, name, help string) Input {
 	return Bind(p, name, help, func(s string) (time.Duration, error) {
-		d, err := time.ParseDuration(s)
-		if err != nil || d <= 0 {
-			return 0, fmt.Errorf("%q is no length of time: want for example 30s, 5m or 1h30m", s)
+		d, err := parseDuration(s)
+		if err == nil && d == 0 {
+			err = fmt.Errorf("%q is no length of time: want for example 30s, 5m or 1h30m", s)
 		}
-		return d, nil
+		return d, err
 	})
+}
+
+// Span declares a length of time that may be zero.
+func Span(p *time.Duration, name, help string) Input {
+	return Bind(p, name, help, parseDuration)
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is no length of time: want for example 30s, 5m or 1h30m", s)
+	}
+	return d, nil
 }
 
 // Bool declares true or false.

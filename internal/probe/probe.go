@@ -1,11 +1,17 @@
-// Package probe is the contract of a configured question to a release.
+// Package probe is the contract of evidence: a probe asks a release a configured question, a meter reads what its customers got.
 package probe
 
 import (
 	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/release"
 )
 
 // Outcome is what one check says. The zero value means that the question could not be asked, which is no
@@ -34,11 +40,83 @@ type Probe interface {
 	Check(ctx context.Context, address string) Result
 }
 
-// Kind is one kind of probe. To add one: a package below this one with func Kind, probetest passing against
+// Subject is a release as evidence finds it.
+type Subject struct {
+	Address string // host:port of the release itself
+	Release release.Release
+}
+
+// Totals are counters that only rise: the requests of customers that a release has answered since counting began.
+type Totals struct {
+	Requests int
+	Errors   int   // of them, those that failed
+	Slower   []int // of them, for each of the meter's bounds, those that took longer
+}
+
+// Meter counts what customers get.
+type Meter interface {
+	// Read gives the totals of each subject, in their order; nil for one that is not known, which is no data. Counters
+	// that have begun anew are lower than before; the caller sees that.
+	Read(ctx context.Context, of []Subject) ([]*Totals, error)
+	// Bounds are the bounds of latency, in seconds, rising; none when it counts errors only.
+	Bounds() []float64
+}
+
+// Historian is a meter that remembers what was before it was asked.
+type Historian interface {
+	Meter
+	// History gives the totals of the subject from the hour before now, in their order, step apart; nil where there are none.
+	History(ctx context.Context, of Subject, step time.Duration) ([]*Totals, error)
+}
+
+// Kind is one kind of evidence. To add one: a package below this one with func Kind, probetest passing against
 // a real server, well and unwell, a script under testdata, and a line in catalog.
 type Kind struct {
-	Name string
-	Help string
-	// New is a fresh probe with the inputs bound to it. Open is called once they are set; it asks nothing.
-	New func() (inputs []input.Input, open func() (Probe, error))
+	Name  string
+	Help  string
+	Every time.Duration // how often it asks when nothing is said
+	// New is a fresh probe, NewMeter a fresh meter, with the inputs bound to it; a kind has one of the two. Open is called once
+	// they are set; it asks nothing.
+	New      func() (inputs []input.Input, open func() (Probe, error))
+	NewMeter func() (inputs []input.Input, open func() (Meter, error))
+}
+
+// Inputs are the inputs of the kind, not bound to anything in use.
+func (k Kind) Inputs() []input.Input {
+	if k.New != nil {
+		inputs, _ := k.New()
+		return inputs
+	}
+	inputs, _ := k.NewMeter()
+	return inputs
+}
+
+// gotLimit bounds Result.Got, in bytes.
+const gotLimit = 200
+
+// Line makes one printable line of what a server said.
+func Line(s string) string {
+	s = strconv.Quote(strings.TrimSpace(s[:min(len(s), gotLimit)]))
+	s = s[1 : len(s)-1]
+	return s[:min(len(s), gotLimit)]
+}
+
+// Unanswered tells a release that does not answer from a question that could not be asked.
+func Unanswered(ctx context.Context, err error) (Outcome, string) {
+	if errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return NoData, Line(err.Error())
+	}
+	var timeout net.Error
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+		return Fail, "no answer in time"
+	}
+	return Fail, Line(err.Error())
+}
+
+// Checked runs ask and takes its time.
+func Checked(ask func() (Outcome, string)) Result {
+	begin := time.Now()
+	outcome, got := ask()
+	return Result{Outcome: outcome, Got: got, Took: time.Since(begin)}
 }

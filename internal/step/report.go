@@ -3,6 +3,7 @@ package step
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/backstep/backstep/internal/plan"
 )
@@ -12,7 +13,15 @@ type Report struct {
 	Title    string
 	Rows     [][2]string
 	Timeline []string // what happened, in order
-	Incident bool     // somebody has to act: the report leads to the runbook
+	Chart    Chart
+	Incident bool // somebody has to act: the report leads to the runbook
+}
+
+// Chart is lines over time, all of them from 0 to 100 %.
+type Chart struct {
+	Title string
+	Until time.Duration
+	Lines [][]float64 // points at even steps, from 0 to 1
 }
 
 // Timeline is a plan as a report shows it.
@@ -35,6 +44,21 @@ func (r Report) Markdown() string {
 		b.WriteString("\n```mermaid\ntimeline\n")
 		for i, line := range r.Timeline {
 			fmt.Fprintf(&b, "  %d : %s\n", i+1, event(line))
+		}
+		b.WriteString("```\n")
+	}
+	if len(r.Chart.Lines) > 0 && len(r.Chart.Lines[0]) > 1 {
+		fmt.Fprintf(&b, "\n```mermaid\nxychart-beta\n  title \"%s\"\n  x-axis \"seconds\" 0 --> %.3g\n  y-axis \"percent\" 0 --> 100\n",
+			event(r.Chart.Title), r.Chart.Until.Seconds())
+		for _, line := range r.Chart.Lines {
+			b.WriteString("  line [")
+			for i, p := range line {
+				if i > 0 {
+					b.WriteString(", ")
+				}
+				fmt.Fprintf(&b, "%.0f", 100*p)
+			}
+			b.WriteString("]\n")
 		}
 		b.WriteString("```\n")
 	}

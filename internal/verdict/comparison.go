@@ -3,7 +3,6 @@ package verdict
 import (
 	"fmt"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -12,69 +11,182 @@ import (
 type ComparisonOptions struct {
 	Harmless    float64       // the odds ratio that a good release stays under, at least 1
 	Intolerable float64       // the odds ratio that a pass has to exclude, above Harmless
-	Dispersion  float64       // of the baseline's errors per tick before the deploy, see Dispersion; 1 when they come one by one
+	Rate        float64       // the error rate that a pass may exclude instead, for releases that hardly ever fail; 0 is none
+	WarmUp      time.Duration // how long a good release may be worse, with cold caches,
+	Cold        float64       // and up to which odds ratio
+	Dispersion  float64       // how many errors come together in a tick; 0 is what the baseline's ticks say
 	Alpha       float64       // at most this share of good releases ever fails
 	Beta        float64       // at most this share of intolerable releases ever passes
 	Bake        time.Duration // no pass before it is over
+	Block       time.Duration // ticks are judged together until they are as long, because bursts last; 0 is each alone
 }
 
-// ratios are the alternatives to Harmless that are tried, as multiples of it.
-var ratios = [...]float64{1.15, 1.3, 1.6, 2, 3, 5, 10, 30, 100, 1000}
+// Cold is the odds ratio that a release may have while it warms up, unless something else is said: three times the errors, and what comes
+// of it in odds.
+const Cold = 3.2
 
-// comparison judges the errors of the candidate against those of a baseline that runs beside it.
+// The alternatives to a good release: odds ratios in multiples of Harmless, and how much is staked on each. Small ones,
+// for which evidence is slow, get the most. The stakes add up to 1.
+var worse = []alternative{{1.3, 0.13}, {1.6, 0.18}, {2, 0.18}, {3, 0.14}, {5, 0.12}, {10, 0.11}, {30, 0.07}, {100, 0.04}, {1000, 0.03}}
+
+// The alternatives to an intolerable release, in multiples of Intolerable.
+var better = []alternative{{0.7, 0.25}, {0.5, 0.25}, {0.25, 0.25}, {0.1, 0.25}}
+
+// lateness is the share of the stake that waits for a release that turns bad late.
+const lateness = 0.25
+
+// comparison judges the candidate against a baseline that runs beside it: its errors, and for each bound of latency the
+// requests that took longer. The processes are averaged, half for errors and half for latency, since they depend on
+// one another.
 //
-// In each tick, given the requests of both and all errors of both, the candidate's errors follow Fisher's
-// noncentral hypergeometric law with the odds ratio ω: P_ω. For each alternative ω the product over ticks of
-// (P_ω/P_ω0)^γ has a mean of at most 1 while the true odds ratio is at most ω0 = Harmless, and so has the average
-// over alternatives; by Ville's inequality it reaches 1/Alpha with probability Alpha at most, however long and
-// often one looks, whatever the split of the traffic, and whatever hits both sides alike (the conditional test
-// of Cochran, Mantel and Haenszel, made valid at any time). γ = 1/Dispersion tempers errors that come in bursts.
+// Fail: the average against "the odds ratio is Harmless or less" reaches 1/Alpha. While the release warms up the null
+// is Cold, so that a cold cache is no evidence and a broken release still is.
 //
-// Pass: the mirror process against "the odds ratio is Intolerable or more".
+// Pass: the mirror process of the errors against "the odds ratio is Intolerable or more, and so is the rate"
+// reaches 1/Beta, and the bake is over.
+//
+// Strata: regions give each a tick of its own, with the same Elapsed.
 type comparison struct {
 	o           ComparisonOptions
-	up          [len(ratios)]float64 // the log of the process of each alternative
-	down        [len(better)]float64
+	metrics     []metric // errors, then each bound of latency
+	down        process
+	rate        [len(clean)]arm // the mirror process of the rate alone
 	seen, other Counts
-	strength    float64 // the log of the average of up
-	certainty   float64 // the log of the average of down
+	failing     int // ticks in which the candidate failed
+	block       Tick
+	begun       time.Duration // of the block
+	bursts      burstiness
+	strength    float64 // the log of the average
+	certainty   float64 // the log of the mirror's average
 	verdict     Verdict
 	reason      string
 }
 
-// better are the alternatives to Intolerable that the mirror process tries, as parts of it.
-var better = [...]float64{0.7, 0.5, 0.25, 0.1}
+// metric is one thing that is counted of both sides.
+type metric struct {
+	up     process
+	spread dispersion
+}
 
-// NewComparison is the rule that compares the errors of two releases. It needs a baseline with traffic.
+// clean are the alternatives to an intolerable rate, as parts of it.
+var clean = [...]float64{0, 0.125, 0.25, 0.5}
+
+// NewComparison is the rule that compares two releases. It needs a baseline with traffic. Ticks from before the release, in which the candidate
+// has no requests, tell it how many errors come together.
 func NewComparison(o ComparisonOptions) Rule {
 	o.Harmless = max(o.Harmless, 1)
 	o.Intolerable = max(o.Intolerable, 1.5*o.Harmless)
-	o.Dispersion = max(o.Dispersion, 1)
-	return &comparison{o: o}
+	r := &comparison{o: o, down: newProcess(false, 0, scaled(better, o.Intolerable))}
+	if o.Rate > 0 {
+		for i, part := range clean {
+			r.rate[i] = against(part*o.Rate, o.Rate)
+		}
+	}
+	r.add()
+	return r
 }
 
-// Observe takes one tick. A tick in which one side has no requests says nothing.
+func scaled(list []alternative, by float64) []alternative {
+	var s []alternative
+	for _, a := range list {
+		s = append(s, alternative{a.odds * by, a.stake})
+	}
+	return s
+}
+
+// add adds a metric.
+func (r *comparison) add() {
+	r.metrics = append(r.metrics, metric{up: newProcess(true, lateness, scaled(worse, r.o.Harmless))})
+}
+
+// Observe takes one tick.
 func (r *comparison) Observe(t Tick) Verdict {
 	if r.verdict != Unknown {
 		return r.verdict
 	}
 	if t.Candidate.Requests > 0 && t.Baseline.Requests > 0 {
 		r.seen, r.other = r.seen.Add(t.Candidate), r.other.Add(t.Baseline)
+		if t.Candidate.Errors > 0 {
+			r.failing++
+		}
 	}
-	r.move(t)
-	strength, certainty := r.strength, r.certainty
+	if r.o.Block > 0 {
+		if r.block.Elapsed == 0 && r.begun == 0 {
+			r.begun = t.Elapsed // the first tick of all
+		}
+		r.block.add(t)
+		if t.Elapsed-r.begun >= r.o.Block {
+			r.judge(r.block)
+			r.block, r.begun = Tick{}, t.Elapsed
+		}
+	} else {
+		r.judge(t)
+	}
 	switch {
-	case r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests && 4*r.other.Errors < r.other.Requests:
+	case r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests && r.failing > 1 && 4*r.other.Errors < r.other.Requests:
 		r.verdict, r.reason = Fail, r.counted()+": half or more"
-	case strength >= -math.Log(r.o.Alpha):
+	case r.strength >= -math.Log(r.o.Alpha):
 		r.verdict = Fail
-		r.reason = fmt.Sprintf("%s; a good release would look this bad less than once in %s times", r.counted(), times(strength))
-	case t.Elapsed >= r.o.Bake && certainty >= -math.Log(r.o.Beta):
+		r.reason = fmt.Sprintf("%s; a good release would look this bad less than once in %s times", r.told(), times(r.strength))
+	case t.Elapsed >= r.o.Bake && r.certainty >= -math.Log(r.o.Beta):
 		r.verdict = Pass
-		r.reason = fmt.Sprintf("%s; a release with %.3g times the odds of an error would look this good less than once in %s times",
-			r.counted(), r.o.Intolerable, times(certainty))
+		r.reason = fmt.Sprintf("%s; %s would look this good less than once in %s times", r.counted(), r.intolerable(), times(r.certainty))
 	}
 	return r.verdict
+}
+
+// judge moves all processes on by a block of ticks.
+func (r *comparison) judge(t Tick) {
+	for len(r.metrics) <= len(t.Slower) {
+		r.add()
+	}
+	null, left := r.o.Harmless, 1.0
+	if t.Elapsed <= r.o.WarmUp {
+		null = max(null, r.o.Cold)
+	} else if t.Elapsed > 0 {
+		horizon := max(r.o.Bake, 10*time.Minute)
+		left = float64(horizon) / float64(horizon+t.Elapsed)
+	}
+	sum := 0.0
+	for i := range r.metrics {
+		c, b := t.Candidate, t.Baseline
+		if i > 0 {
+			c, b = Counts{}, Counts{}
+			if i <= len(t.Slower) {
+				c, b = t.Slower[i-1].Candidate, t.Slower[i-1].Baseline
+			}
+		}
+		m := &r.metrics[i]
+		bursts := burstiness{r.o.Dispersion, true}
+		if r.o.Dispersion == 0 {
+			bursts = m.spread.bursts()
+		}
+		m.up.join(left)
+		m.up.move(c, b, null, bursts)
+		if i == 0 {
+			r.down.move(c, b, r.o.Intolerable, bursts)
+			r.bursts = bursts
+		}
+		m.spread.observe(b)
+		share := 1.0
+		if others := len(r.metrics) - 1; others > 0 {
+			share = 0.5
+			if i > 0 {
+				share /= float64(others)
+			}
+		}
+		sum += share * m.up.wealth()
+	}
+	r.strength = math.Log(sum)
+	r.certainty = math.Log(r.down.wealth())
+	if r.o.Rate > 0 && t.Candidate.Requests > 0 {
+		var logs [len(clean)]float64
+		for i := range r.rate {
+			r.rate[i].log += r.rate[i].of(t.Candidate) / max(r.bursts.size, 1)
+			logs[i] = r.rate[i].log
+		}
+		r.certainty = logAdd(r.certainty, logMean(logs[:])) - math.Ln2
+	}
 }
 
 func (r *comparison) Reason() string {
@@ -87,100 +199,34 @@ func (r *comparison) Reason() string {
 	return r.counted() + ": not enough to tell"
 }
 
-// move moves both processes on by one tick. A tick without errors, or with nothing else, moves neither.
-func (r *comparison) move(t Tick) {
-	c, b := t.Candidate, t.Baseline
-	all := c.Errors + b.Errors
-	if c.Requests == 0 || b.Requests == 0 || all == 0 || all == c.Requests+b.Requests {
-		return
-	}
-	null, intolerable := logFisher(c, b, r.o.Harmless), logFisher(c, b, r.o.Intolerable)
-	for i, ratio := range ratios {
-		r.up[i] += (logFisher(c, b, r.o.Harmless*ratio) - null) / r.o.Dispersion
-	}
-	for i, part := range better {
-		r.down[i] += (logFisher(c, b, r.o.Intolerable*part) - intolerable) / r.o.Dispersion
-	}
-	r.strength, r.certainty = mean(r.up[:]), mean(r.down[:])
+// Progress says how far the evidence has come on the way to a fail and to a pass, from 0 to 1.
+func (r *comparison) Progress() (fail, pass float64) {
+	return way(r.strength, r.o.Alpha), way(r.certainty, r.o.Beta)
 }
 
-// mean is the log of the mean of what logs are the logs of.
-func mean(logs []float64) float64 {
-	top := slices.Max(logs)
-	sum := 0.0
-	for _, l := range logs {
-		sum += math.Exp(l - top)
-	}
-	return top + math.Log(sum/float64(len(logs)))
-}
-
-// logFisher is the log of the probability of c.Errors errors of the candidate, given all errors of both and the
-// requests of both, when the odds ratio of an error is odds: Fisher's noncentral hypergeometric law. The sum over
-// its support is taken outwards from c.Errors, each term from the one before, scaled before it can overflow, and
-// ends where terms no longer count.
-func logFisher(c, b Counts, odds float64) float64 {
-	nc, nb, all := float64(c.Requests), float64(b.Requests), float64(c.Errors+b.Errors)
-	at := float64(c.Errors)
-	up, upScale := walk(func(j float64) float64 { // from j to j+1
-		j += at
-		return odds * (nc - j) * (all - j) / ((j + 1) * (nb - all + j + 1))
-	}, min(nc, all)-at)
-	down, downScale := walk(func(j float64) float64 { // from j to j-1
-		j = at - j
-		return j * (nb - all + j) / (odds * (nc - j + 1) * (all - j + 1))
-	}, at-max(0, all-nb))
-	if upScale == 0 && downScale == 0 {
-		return -math.Log1p(up + down)
-	}
-	return -logAdd(0, logAdd(upScale+math.Log(up), downScale+math.Log(down)))
-}
-
-// walk is r(0) + r(0)r(1) + … with this many factors, to be multiplied by e to the power of scale; the products
-// rise and then fall.
-func walk(r func(j float64) float64, steps float64) (sum, scale float64) {
-	term := 1.0
-	for j := 0.0; j < steps; j++ {
-		factor := r(j)
-		term *= factor
-		sum += term
-		if sum > 1e200 {
-			sum, term, scale = sum*1e-200, term*1e-200, scale+200*math.Ln10
-		}
-		if factor < 1 && term < 1e-17*sum {
-			break
-		}
-	}
-	return sum, scale
-}
+// way is how much of the way to 1/level a process has come, by its log.
+func way(log, level float64) float64 { return min(1, max(0, log/-math.Log(level))) }
 
 func (r *comparison) counted() string {
 	return fmt.Sprintf("candidate %d of %d failed, baseline %d of %d", r.seen.Errors, r.seen.Requests, r.other.Errors, r.other.Requests)
 }
 
-// Dispersion is Pearson's dispersion of errors per tick around their mean rate, at least 1: how many errors come
-// together. Ticks without requests say nothing; with fewer than two others there is nothing to tell, and it is 1.
-func Dispersion(ticks []Counts) float64 {
-	var sum Counts
-	n := 0
-	for _, t := range ticks {
-		if t.Requests > 0 {
-			sum = sum.Add(t)
-			n++
-		}
+// told is what was counted, and whether it was latency that told.
+func (r *comparison) told() string {
+	slowest := 0.0
+	for _, m := range r.metrics[1:] {
+		slowest = max(slowest, m.up.wealth())
 	}
-	if n < 2 || sum.Errors == 0 {
-		return 1
+	if slowest > r.metrics[0].up.wealth() {
+		return r.counted() + ", and it is slower"
 	}
-	rate, chi := float64(sum.Errors)/float64(sum.Requests), 0.0
-	for _, t := range ticks {
-		if t.Requests > 0 {
-			expected := rate * float64(t.Requests)
-			chi += (float64(t.Errors) - expected) * (float64(t.Errors) - expected) / expected
-		}
+	return r.counted()
+}
+
+func (r *comparison) intolerable() string {
+	s := fmt.Sprintf("a release with %.3g times the odds of an error", r.o.Intolerable)
+	if r.o.Rate > 0 {
+		s += " and " + percent(r.o.Rate) + " of them"
 	}
-	phi := max(1, chi/float64(n-1))
-	if float64(sum.Errors) < float64(n) {
-		phi = max(1, 2*phi) // less than one error a tick: the estimate is itself unsure
-	}
-	return phi
+	return s
 }

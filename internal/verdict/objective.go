@@ -14,7 +14,8 @@ type ObjectiveOptions struct {
 	Beta        float64       // at most this share of intolerable releases ever passes
 	Bake        time.Duration // no pass before it is over
 	Patience    time.Duration // how much longer to wait for enough evidence
-	Tick        time.Duration // about how often Observe is called
+	Tick        time.Duration // about how often Observe is called, or the Block when there is one
+	Block       time.Duration // errors may come together within as long; 0 is one by one, as for checks of our own
 }
 
 // The hard gate: half or more of at least gateRequests failing is a fail without statistics.
@@ -32,6 +33,9 @@ const grid = 12
 // reaches 1/Alpha with probability Alpha at most while the rate is at or below the objective, however long
 // and however often one looks. A release that turns bad late is caught as fast as one that starts bad.
 //
+// With a Block, the likelihood ratio of each block is replaced by the same bet on the share of its requests that failed,
+// x·p/p0 + (1-x)·(1-p)/(1-p0): its mean is at most 1 however errors come together within the block.
+//
 // Pass: the mirror process against "the rate is Intolerable or more", from the first tick on.
 type objective struct {
 	o        ObjectiveOptions
@@ -42,7 +46,10 @@ type objective struct {
 	seen     Counts
 	verdict  Verdict
 	reason   string
+	block    Counts // that has not ended
+	begun    time.Duration
 	strength float64 // log of the fail process
+	sure     float64 // log of the pass process
 }
 
 // arm is one alternative: the log likelihood ratio of a bad and of a good request, and the log of its process.
@@ -64,6 +71,15 @@ func (a arm) of(c Counts) float64 {
 		log += float64(c.Errors) * a.bad
 	}
 	return log
+}
+
+// bet is the log of the bet on the share of requests that failed.
+func (a arm) bet(c Counts) float64 {
+	if c.Requests == 0 {
+		return 0
+	}
+	x := float64(c.Errors) / float64(c.Requests)
+	return math.Log(x*math.Exp(a.bad) + (1-x)*math.Exp(a.good))
 }
 
 // NewObjective is the rule that compares the error rate with an objective. It needs no baseline.
@@ -91,8 +107,13 @@ func (r *objective) Observe(t Tick) Verdict {
 		return r.verdict
 	}
 	r.seen = r.seen.Add(t.Candidate)
-	r.strength = r.fail(t.Candidate)
-	certainty := r.pass(t.Candidate)
+	if r.o.Block == 0 {
+		r.strength = r.fail(t.Candidate, arm.of)
+	} else if r.block = r.block.Add(t.Candidate); t.Elapsed-r.begun >= r.o.Block {
+		r.strength = r.fail(r.block, arm.bet)
+		r.block, r.begun = Counts{}, t.Elapsed
+	}
+	r.sure = r.pass(t.Candidate)
 	switch {
 	case r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests:
 		r.verdict = Fail
@@ -101,10 +122,10 @@ func (r *objective) Observe(t Tick) Verdict {
 		r.verdict = Fail
 		r.reason = fmt.Sprintf("%s; a release that keeps to %s would look this bad less than once in %s times",
 			r.counted(), percent(r.o.Objective), times(r.strength))
-	case t.Elapsed >= r.o.Bake && certainty >= -math.Log(r.o.Beta):
+	case t.Elapsed >= r.o.Bake && r.sure >= -math.Log(r.o.Beta):
 		r.verdict = Pass
 		r.reason = fmt.Sprintf("%s in %s; a release at %s would look this good less than once in %s times",
-			r.counted(), t.Elapsed.Round(100*time.Millisecond), percent(r.o.Intolerable), times(certainty))
+			r.counted(), t.Elapsed.Round(100*time.Millisecond), percent(r.o.Intolerable), times(r.sure))
 	}
 	return r.verdict
 }
@@ -119,14 +140,19 @@ func (r *objective) Reason() string {
 	return fmt.Sprintf("%s: not enough to tell %s from %s", r.counted(), percent(r.o.Objective), percent(r.o.Intolerable))
 }
 
+// Progress says how far the evidence has come on the way to a fail and to a pass, from 0 to 1.
+func (r *objective) Progress() (fail, pass float64) {
+	return way(r.strength, r.o.Alpha), way(r.sure, r.o.Beta)
+}
+
 // fail moves the fail process on by one tick and returns its log.
-func (r *objective) fail(c Counts) float64 {
+func (r *objective) fail(c Counts, factor func(arm, Counts) float64) float64 {
 	share := min(r.share, r.waiting)
 	r.waiting -= share
 	terms := [grid + 1]float64{grid: math.Log(r.waiting)}
 	for i := range r.up {
 		a := &r.up[i]
-		a.log = logAdd(a.log, math.Log(share)) + a.of(c)
+		a.log = logAdd(a.log, math.Log(share)) + factor(*a, c)
 		terms[i] = a.log - math.Log(grid)
 	}
 	return logSum(terms[:])
@@ -144,7 +170,7 @@ func (r *objective) pass(c Counts) float64 {
 }
 
 func (r *objective) counted() string {
-	return fmt.Sprintf("%d of %d checks failed", r.seen.Errors, r.seen.Requests)
+	return fmt.Sprintf("%d of %d failed", r.seen.Errors, r.seen.Requests)
 }
 
 func logAdd(a, b float64) float64 {

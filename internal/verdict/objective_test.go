@@ -48,7 +48,7 @@ func TestFailProcessIsATestMartingale(t *testing.T) {
 					r := NewObjective(o).(*objective)
 					e := 0.0
 					for _, k := range []int{a, b, c} {
-						e = r.fail(Counts{n, k})
+						e = r.fail(Counts{n, k}, arm.of)
 					}
 					sum += binomial(n, a, p) * binomial(n, b, p) * binomial(n, c, p) * math.Exp(e)
 				}
@@ -76,8 +76,8 @@ func TestObjective(t *testing.T) {
 		within   int // ticks
 		why      string
 	}{
-		{"all well", 5, none, Pass, 100, "0 of 500 checks failed in 10s; a release at 5 % would look this good"},
-		{"fully bad", 5, always, Fail, 1, "5 of 5 checks failed; a release that keeps to 1 % would look this bad less than once in"},
+		{"all well", 5, none, Pass, 100, "0 of 500 failed in 10s; a release at 5 % would look this good"},
+		{"fully bad", 5, always, Fail, 1, "5 of 5 failed; a release that keeps to 1 % would look this bad less than once in"},
 		{"no data", 0, none, Unknown, 200, "no check could be made"},
 		{"too little", 1, none, Pass, 200, "0 of 1"},
 		{"in between", 1, func(i int) int {
@@ -120,7 +120,7 @@ func TestVerdictStays(t *testing.T) {
 func TestHardGate(t *testing.T) {
 	o := usual
 	o.Objective, o.Intolerable, o.Alpha = 0.5, 0.8, 1e-9
-	if v, why, _ := judge(o, 20, func(int) int { return 10 }); v != Fail || why != "10 of 20 checks failed: half or more" {
+	if v, why, _ := judge(o, 20, func(int) int { return 10 }); v != Fail || why != "10 of 20 failed: half or more" {
 		t.Errorf("%s: %q", v, why)
 	}
 }
@@ -159,7 +159,36 @@ func TestExtremeNumbers(t *testing.T) {
 			t.Fatalf("not a number after %v", c)
 		}
 	}
-	if n := testing.AllocsPerRun(100, func() { r.fail(Counts{1000, 3}); r.pass(Counts{1000, 3}) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { r.fail(Counts{1000, 3}, arm.of); r.pass(Counts{1000, 3}) }); n != 0 {
 		t.Errorf("%v allocations a tick, want 0", n)
+	}
+}
+
+// In blocks, a burst of errors is one event: a good release with bursts does not fail, one that is bad does within some blocks.
+func TestObjectiveInBlocks(t *testing.T) {
+	run := func(block time.Duration, errors func(i int) int) (Verdict, int) {
+		r := NewObjective(ObjectiveOptions{Objective: 0.01, Intolerable: 0.05, Alpha: 0.01, Beta: 0.01, Bake: time.Minute,
+			Patience: time.Minute, Tick: max(block, 100*time.Millisecond), Block: block})
+		for i := 1; i <= 1200; i++ {
+			if v := r.Observe(Tick{Elapsed: time.Duration(i) * 100 * time.Millisecond, Candidate: Counts{10, errors(i)}}); v != Unknown {
+				return v, i
+			}
+		}
+		return Unknown, 1200
+	}
+	burst := func(i int) int {
+		if i == 250 || i == 251 {
+			return 10 // one in a hundred over a minute, all of them at once
+		}
+		return 0
+	}
+	if v, _ := run(time.Second, burst); v != Pass {
+		t.Errorf("a burst in a block: %s", v)
+	}
+	if v, _ := run(0, burst); v != Fail {
+		t.Errorf("the same burst one by one: %s; the test shows nothing", v)
+	}
+	if v, i := run(time.Second, func(i int) int { return i % 3 }); v != Fail || i > 60 {
+		t.Errorf("a tenth fails: %s at %d", v, i)
 	}
 }

@@ -83,3 +83,8 @@ func (r *threshold) Reason() string {
 	}
 	return fmt.Sprintf("%d of %d checks above %s", r.failures, r.checks, percent(r.o.Limit))
 }
+
+// Progress is the share of the failed checks that make a fail, and of the checks that make a pass.
+func (r *threshold) Progress() (fail, pass float64) {
+	return min(1, float64(r.failures)/float64(r.o.Failures+1)), min(1, float64(r.checks)/float64(r.o.Checks))
+}

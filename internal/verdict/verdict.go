@@ -27,11 +27,30 @@ func (c Counts) Add(o Counts) Counts {
 	return Counts{c.Requests + o.Requests, c.Errors + o.Errors}
 }
 
-// Tick is the evidence of one stretch of time. Elapsed is its end, counted from the start of the bake.
+// Pair is what was counted of both sides.
+type Pair struct {
+	Candidate Counts `json:"candidate"`
+	Baseline  Counts `json:"baseline"`
+}
+
+// Tick is the evidence of one stretch of time. Elapsed is its end, counted from the start of the bake; before it, it is
+// negative.
 type Tick struct {
 	Elapsed   time.Duration `json:"elapsed"`
 	Candidate Counts        `json:"candidate"`
 	Baseline  Counts        `json:"baseline"`
+	Slower    []Pair        `json:"slower,omitempty"` // for each bound of latency, the requests that took longer, as Errors
+}
+
+// add adds a tick that comes later.
+func (t *Tick) add(o Tick) {
+	t.Elapsed, t.Candidate, t.Baseline = o.Elapsed, t.Candidate.Add(o.Candidate), t.Baseline.Add(o.Baseline)
+	for i, p := range o.Slower {
+		if i == len(t.Slower) {
+			t.Slower = append(t.Slower, Pair{})
+		}
+		t.Slower[i] = Pair{t.Slower[i].Candidate.Add(p.Candidate), t.Slower[i].Baseline.Add(p.Baseline)}
+	}
 }
 
 // Rule judges ticks in the order they come. Once it has said Pass or Fail it stays with it.
@@ -40,4 +59,6 @@ type Rule interface {
 	Observe(Tick) Verdict
 	// Reason says why, in one line.
 	Reason() string
+	// Progress is how far the evidence has come on the way to a fail and to a pass, each from 0 to 1.
+	Progress() (fail, pass float64)
 }

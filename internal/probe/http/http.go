@@ -3,18 +3,23 @@ package http
 
 import (
 	"context"
-	"errors"
+	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync"
 	"time"
 
+	"github.com/theory/jsonpath"
+
+	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/probe"
 )
@@ -22,36 +27,60 @@ import (
 const (
 	bodyLimit   = 64 << 10 // bytes read of an answer
 	headerLimit = 64 << 10
-	gotLimit    = 200 // bytes of Result.Got
 )
 
 // Kind is the http probe.
 func Kind() probe.Kind {
 	return probe.Kind{
-		Name: "http",
-		Help: "Passes when a request gets a status in a range and, if asked for, a body that matches.",
+		Name:  "http",
+		Help:  "Passes when a request gets a status in a range and, if asked for, a body, values in its JSON, headers and a latency that match.",
+		Every: 100 * time.Millisecond,
 		New: func() ([]input.Input, func() (probe.Probe, error)) {
-			var p question
-			return []input.Input{
+			p := &question{}
+			return append([]input.Input{
 				input.String(&p.path, "path", "The path to ask for, with its query.").Or("/").
 					Matching(regexp.MustCompile(`^/[^\x00-\x20\x7f]*$`), "/health"),
 				input.String(&p.method, "method", "The method.").OneOf("GET", "HEAD").Or("GET"),
+				input.Map(&p.headers, "headers", "Headers of the request."),
+				input.String(&p.host, "host", "The host to ask for; empty is the address of the release. The connection goes to the release all the same: "+
+					"a new release is asked behind the name of the old one."),
+				input.String(&p.scheme, "scheme", "http or https.").OneOf("http", "https").Or("http"),
+				input.String(&p.version, "version", "The version of HTTP: what the server prefers, 1.1 or 2.").OneOf("any", "1.1", "2").Or("any"),
 				input.Bind(&p.status, "status", "The status codes of a healthy answer. A redirect is an answer like any other.", parseSpan).Or("200-399"),
 				input.Bind(&p.body, "body", "A regular expression (RE2) that the first 64 KiB of the body have to match.", regexp.Compile),
-				input.Map(&p.headers, "headers", "Headers of the request."),
-				input.String(&p.host, "host", "The host to ask for; empty is the address of the release."),
-			}, func() (probe.Probe, error) { return p.open() }
+				input.Map(&p.wantJSON, "json", "JSONPaths (RFC 9535) of the body with the regular expression that a value there has to match: {$.database: ^up$}."),
+				input.Map(&p.wantHeaders, "answer-headers", "Headers of the answer with the regular expression that they have to match."),
+				input.Duration(&p.within, "within", "The latency of a healthy answer, with the connection; any when it is left out."),
+				input.Bool(&p.keep, "keep", "Keep connections open between checks, as browsers do. One that was made to a release goes on asking that release."),
+			}, p.tls.Inputs()...), func() (probe.Probe, error) { return p.open() }
 		},
 	}
 }
 
 // question is a configured probe.
 type question struct {
-	path, method, host string
-	status             span
-	body               *regexp.Regexp
-	headers            map[string]string
-	client             *http.Client
+	path, method, host, scheme, version string
+	status                              span
+	body                                *regexp.Regexp
+	headers, wantJSON, wantHeaders      map[string]string
+	within                              time.Duration
+	keep                                bool
+	tls                                 probe.TLS
+
+	values  []value // of the body's JSON
+	answers []value // of the answer's headers; where is the name
+	config  *tls.Config
+
+	mu    sync.Mutex
+	kept  map[string]*http.Transport // by address, when connections are kept
+	fresh *http.Transport
+}
+
+// value is what has to match somewhere.
+type value struct {
+	where string
+	path  *jsonpath.Path
+	want  *regexp.Regexp
 }
 
 // span is a range of status codes, both ends included.
@@ -70,73 +99,140 @@ func parseSpan(s string) (span, error) {
 	return span{a, b}, nil
 }
 
-func (p question) open() (probe.Probe, error) {
-	p.client = &http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: headerLimit},
-		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse
-		},
+func (p *question) open() (probe.Probe, error) {
+	config, err := p.tls.Config()
+	if err != nil {
+		return nil, err
 	}
+	if p.scheme == "http" && p.tls.Given() {
+		return nil, fault.Inputf("ca, certificate and key need scheme: https")
+	}
+	p.config = config
+	if name, _, err := net.SplitHostPort(p.host); err == nil {
+		p.config.ServerName = name
+	} else {
+		p.config.ServerName = p.host
+	}
+	for where, pattern := range p.wantJSON {
+		path, err := jsonpath.Parse(where)
+		if err != nil {
+			return nil, fault.Inputf("json: %q: %w", where, err)
+		}
+		want, err := regexp.Compile(pattern)
+		if err != nil {
+			return nil, fault.Inputf("json: %s: %w", where, err)
+		}
+		p.values = append(p.values, value{where, path, want})
+	}
+	for name, pattern := range p.wantHeaders {
+		want, err := regexp.Compile(pattern)
+		if err != nil {
+			return nil, fault.Inputf("answer-headers: %s: %w", name, err)
+		}
+		p.answers = append(p.answers, value{where: name, want: want})
+	}
+	order := func(a, b value) int { return strings.Compare(a.where, b.where) }
+	slices.SortFunc(p.values, order)
+	slices.SortFunc(p.answers, order)
+	p.kept, p.fresh = map[string]*http.Transport{}, p.transport()
 	return p, nil
 }
 
-// Check asks once.
-func (p question) Check(ctx context.Context, address string) probe.Result {
-	begin := time.Now()
-	outcome, got := p.ask(ctx, address)
-	return probe.Result{Outcome: outcome, Got: got, Took: time.Since(begin)}
+// transport makes connections to whatever address the request's context holds.
+func (p *question) transport() *http.Transport {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(p.version != "2")
+	protocols.SetHTTP2(p.version != "1.1" && p.scheme == "https")
+	protocols.SetUnencryptedHTTP2(p.version == "2" && p.scheme == "http")
+	return &http.Transport{DisableKeepAlives: !p.keep, DisableCompression: true, MaxResponseHeaderBytes: headerLimit,
+		TLSClientConfig: p.config, Protocols: protocols,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, ctx.Value(addressKey{}).(string))
+		}}
 }
 
-func (p question) ask(ctx context.Context, address string) (probe.Outcome, string) {
-	at, err := url.Parse("http://" + address + p.path)
-	if err != nil {
-		return probe.NoData, quote(err.Error())
+type addressKey struct{}
+
+// to is the transport for an address.
+func (p *question) to(address string) *http.Transport {
+	if !p.keep {
+		return p.fresh
 	}
-	request, err := http.NewRequestWithContext(ctx, p.method, at.String(), nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kept[address] == nil {
+		p.kept[address] = p.transport()
+	}
+	return p.kept[address]
+}
+
+// Check asks once.
+func (p *question) Check(ctx context.Context, address string) probe.Result {
+	result := probe.Checked(func() (probe.Outcome, string) { return p.ask(ctx, address) })
+	if result.Outcome == probe.Pass && p.within > 0 && result.Took > p.within {
+		result.Outcome, result.Got = probe.Fail, "it took "+result.Took.Round(time.Millisecond).String()
+	}
+	return result
+}
+
+func (p *question) ask(ctx context.Context, address string) (probe.Outcome, string) {
+	host := p.host
+	if host == "" {
+		host = address
+	}
+	at, err := url.Parse(p.scheme + "://" + host + p.path)
 	if err != nil {
-		return probe.NoData, quote(err.Error())
+		return probe.NoData, probe.Line(err.Error())
+	}
+	request, err := http.NewRequestWithContext(context.WithValue(ctx, addressKey{}, address), p.method, at.String(), nil)
+	if err != nil {
+		return probe.NoData, probe.Line(err.Error())
 	}
 	for key, value := range p.headers {
 		request.Header.Set(key, value)
 	}
-	request.Host = p.host
-	response, err := p.client.Do(request)
+	response, err := p.to(address).RoundTrip(request) // a redirect is an answer like any other
 	if err != nil {
-		return unanswered(ctx, err)
+		return probe.Unanswered(ctx, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, bodyLimit))
 	switch {
 	case response.StatusCode < p.status.low || response.StatusCode > p.status.high:
-		return probe.Fail, quote(fmt.Sprintf("status %d: %s", response.StatusCode, body))
+		return probe.Fail, probe.Line(fmt.Sprintf("status %d: %s", response.StatusCode, body))
 	case err != nil:
-		return unanswered(ctx, err)
+		return probe.Unanswered(ctx, err)
 	case p.body != nil && !p.body.Match(body):
-		return probe.Fail, quote("body " + string(body))
+		return probe.Fail, probe.Line("body " + string(body))
+	}
+	for _, v := range p.answers {
+		if got := response.Header.Get(v.where); !v.want.MatchString(got) {
+			return probe.Fail, probe.Line(fmt.Sprintf("header %s: %s", v.where, got))
+		}
+	}
+	if len(p.values) == 0 {
+		return probe.Pass, ""
+	}
+	var document any
+	if err := json.Unmarshal(body, &document); err != nil {
+		return probe.Fail, probe.Line("no JSON: " + string(body))
+	}
+	for _, v := range p.values {
+		if got := v.path.Select(document); !slices.ContainsFunc(got, func(found any) bool { return v.want.MatchString(text(found)) }) {
+			return probe.Fail, probe.Line(fmt.Sprintf("%s is %v", v.where, got))
+		}
 	}
 	return probe.Pass, ""
 }
 
-// unanswered tells a release that does not answer from a question that could not be asked.
-func unanswered(ctx context.Context, err error) (probe.Outcome, string) {
-	if errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
-		errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return probe.NoData, quote(err.Error())
+// text is a JSON value as a pattern sees it: a string without its quotes.
+func text(found any) string {
+	if s, ok := found.(string); ok {
+		return s
 	}
-	var timeout net.Error
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-		return probe.Fail, "no answer in time"
+	written, err := json.Marshal(found)
+	if err != nil {
+		return fmt.Sprint(found)
 	}
-	var refused *url.Error
-	if errors.As(err, &refused) {
-		err = refused.Err
-	}
-	return probe.Fail, quote(err.Error())
-}
-
-// quote makes one printable line of what a server said.
-func quote(s string) string {
-	s = strconv.Quote(strings.TrimSpace(s[:min(len(s), gotLimit)]))
-	s = s[1 : len(s)-1]
-	return s[:min(len(s), gotLimit)]
+	return string(written)
 }

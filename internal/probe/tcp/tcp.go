@@ -3,10 +3,7 @@ package tcp
 
 import (
 	"context"
-	"errors"
 	"net"
-	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/backstep/backstep/internal/input"
@@ -16,8 +13,9 @@ import (
 // Kind is the tcp probe.
 func Kind() probe.Kind {
 	return probe.Kind{
-		Name: "tcp",
-		Help: "Passes when a TCP connection opens.",
+		Name:  "tcp",
+		Help:  "Passes when a TCP connection opens.",
+		Every: 100 * time.Millisecond,
 		New: func() ([]input.Input, func() (probe.Probe, error)) {
 			return nil, func() (probe.Probe, error) { return dial{}, nil }
 		},
@@ -28,19 +26,12 @@ type dial struct{}
 
 // Check connects once.
 func (dial) Check(ctx context.Context, address string) probe.Result {
-	begin := time.Now()
-	connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	r := probe.Result{Outcome: probe.Pass, Took: time.Since(begin)}
-	switch {
-	case err == nil:
+	return probe.Checked(func() (probe.Outcome, string) {
+		connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return probe.Unanswered(ctx, err)
+		}
 		connection.Close()
-	case errors.Is(ctx.Err(), context.Canceled), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
-		errors.Is(err, syscall.EADDRNOTAVAIL):
-		r.Outcome, r.Got = probe.NoData, strconv.Quote(err.Error())
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		r.Outcome, r.Got = probe.Fail, "no connection in time"
-	default:
-		r.Outcome, r.Got = probe.Fail, err.Error()
-	}
-	return r
+		return probe.Pass, ""
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"regexp"
@@ -18,9 +17,9 @@ import (
 	"time"
 
 	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/haproxysocket"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/router"
-	"github.com/backstep/backstep/internal/target"
 )
 
 // Slots is the line of a backend that makes free slots. The name is never looked up: it is there because HAProxy
@@ -47,39 +46,11 @@ type front struct{ socket, backend string }
 
 var _ router.Front = front{}
 
-const (
-	answerLimit = 4 << 20         // bytes of one answer
-	patience    = 5 * time.Second // for one command
-	drainPause  = 50 * time.Millisecond
-)
+const drainPause = 50 * time.Millisecond
 
 // ask sends commands, which are carried out in their order, and returns what they say.
 func (f front) ask(ctx context.Context, commands ...string) (string, error) {
-	network := "unix"
-	if !strings.Contains(f.socket, "/") {
-		network = "tcp"
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, f.socket)
-	if err != nil {
-		return "", fault.Errorf(fault.Failed, "haproxy: %w: %w", target.ErrUnreachable, err).
-			WithHint("is HAProxy running, with: stats socket %s level admin", f.socket)
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if _, err := io.WriteString(conn, strings.Join(commands, ";")+"\n"); err != nil {
-		return "", fmt.Errorf("haproxy: %w", err)
-	}
-	answer, err := io.ReadAll(io.LimitReader(conn, answerLimit))
-	if err != nil {
-		return "", fmt.Errorf("haproxy: read the answer: %w", err)
-	}
-	text := strings.TrimSpace(string(answer))
-	if strings.Contains(text, "Permission denied") {
-		return "", fault.Inputf("haproxy: socket %s may not change anything", f.socket).WithHint("give it level admin")
-	}
-	return text, nil
+	return haproxysocket.Ask(ctx, f.socket, commands...)
 }
 
 // server is one line of `show servers state`.
@@ -271,27 +242,15 @@ func (f front) Drain(ctx context.Context, address string, drain time.Duration) e
 	return nil
 }
 
-// sessions is how many a server has now: scur of `show stat`, a CSV with the names of the columns after #.
+// sessions is how many a server has now.
 func (f front) sessions(ctx context.Context, name string) (int, error) {
-	text, err := f.ask(ctx, "show stat")
+	rows, err := haproxysocket.Stats(ctx, f.socket)
 	if err != nil {
 		return 0, err
 	}
-	var columns []string
-	for line := range strings.Lines(text) {
-		fields := strings.Split(strings.TrimSpace(line), ",")
-		if header, ok := strings.CutPrefix(fields[0], "# "); ok {
-			columns = append([]string{header}, fields[1:]...)
-			continue
-		}
-		at := func(column string) string {
-			if i := slices.Index(columns, column); i >= 0 && i < len(fields) {
-				return fields[i]
-			}
-			return ""
-		}
-		if at("pxname") == f.backend && at("svname") == name {
-			return strconv.Atoi(at("scur"))
+	for _, row := range rows {
+		if row["pxname"] == f.backend && row["svname"] == name {
+			return strconv.Atoi(row["scur"])
 		}
 	}
 	return 0, fmt.Errorf("haproxy: show stat has no server %s/%s", f.backend, name)

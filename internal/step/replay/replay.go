@@ -17,14 +17,12 @@ import (
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/step"
 	"github.com/backstep/backstep/internal/verdict"
+	"github.com/backstep/backstep/internal/verdict/ticks"
 )
-
-// header is the first line of a file of ticks; further columns are let pass.
-var header = []string{"series", "tick", "seconds", "candidate_requests", "candidate_errors", "baseline_requests", "baseline_errors"}
 
 // options are what a rule is made of.
 type options struct {
-	bake                          time.Duration
+	bake, warmUp                  time.Duration
 	objective, alpha, beta        float64
 	harmless, intolerable, bursts float64
 }
@@ -35,8 +33,8 @@ var rules = []struct {
 	make func(options) verdict.Rule
 }{
 	{"comparison", func(o options) verdict.Rule {
-		return verdict.NewComparison(verdict.ComparisonOptions{Harmless: o.harmless, Intolerable: o.intolerable, Dispersion: o.bursts,
-			Alpha: o.alpha, Beta: o.beta, Bake: o.bake})
+		return verdict.NewComparison(verdict.ComparisonOptions{Harmless: o.harmless, Intolerable: o.intolerable, Rate: min(5*o.objective, 0.9),
+			WarmUp: o.warmUp, Cold: verdict.Cold, Dispersion: o.bursts, Alpha: o.alpha, Beta: o.beta, Bake: o.bake})
 	}},
 	{"objective", func(o options) verdict.Rule {
 		return verdict.NewObjective(verdict.ObjectiveOptions{Objective: o.objective, Intolerable: min(5*o.objective, 0.9),
@@ -44,6 +42,7 @@ var rules = []struct {
 	}},
 	{"argo", func(options) verdict.Rule { return verdict.Argo() }},
 	{"flagger", func(options) verdict.Rule { return verdict.Flagger() }},
+	{"kayenta", func(options) verdict.Rule { return verdict.Kayenta() }},
 }
 
 // Step declares verdict.
@@ -67,19 +66,22 @@ func Step() step.Step {
 		Name: "verdict", Words: []string{"do", "file"}, Operator: true,
 		Summary: "Run a rule over recorded ticks, to compare rules on your own traffic",
 		Doc: "`backstep verdict replay ticks.csv --rule comparison` reads a CSV with the header " +
-			"`series,tick,seconds,candidate_requests,candidate_errors,baseline_requests,baseline_errors` (further columns are let pass), " +
-			"the ticks of a series one after the other, and prints `series,verdict,tick,seconds,reason`, one line a series. The rules `argo` and " +
-			"`flagger` are the documented examples of those systems; they look at the candidate only.",
+			"`series,tick,seconds,candidate_requests,candidate_errors,baseline_requests,baseline_errors`, " +
+			"the ticks of a series one after the other, and prints `series,verdict,tick,seconds,reason`, one line a series. Further columns may count the requests that took " +
+			"longer than a bound, in seconds: `candidate_over_0.25` and `baseline_over_0.25`; others are let pass. Two lines of a series with the same tick are two regions. The ticks before " +
+			"the candidate's first request are those before the release: they tell how many errors come together. The rules `argo`, " +
+			"`flagger` and `kayenta` are the documented examples of those systems. `backstep verify --record FILE` writes such a file.",
 		Inputs: []input.Input{
 			input.String(&do, "do", "What to do with the ticks.").Must().OneOf("replay"),
 			input.String(&file, "file", "The CSV file, or - for the standard input.").Must(),
 			input.String(&rule, "rule", "The rule.").OneOf(names...).Or(names[0]),
 			input.Duration(&o.bake, "bake", "No pass before it is over.").Or("1m"),
 			input.Share(&o.objective, "objective", "objective: the error rate that a good release stays under.").Or("1%"),
-			ratio(&o.harmless, "harmless", "comparison: the odds ratio of an error that a good release stays under.").Or("1.2"),
+			ratio(&o.harmless, "harmless", "comparison: the odds ratio of an error that a good release stays under.").Or("1"),
 			ratio(&o.intolerable, "intolerable", "comparison: the odds ratio that a pass has to exclude.").Or("2.5"),
-			ratio(&o.bursts, "dispersion", "comparison: how many errors come together, from the baseline before the deploy.").Or("1"),
-			input.Share(&o.alpha, "alpha", "At most this share of good releases gets the verdict fail.").Or("0.1%"),
+			ratio(&o.bursts, "dispersion", "comparison: how many errors come together in a tick; what the ticks of the baseline say when it is left out."),
+			input.Span(&o.warmUp, "warm-up", "comparison: how long a good release may have up to three times the errors, with cold caches.").Or("1m"),
+			input.Share(&o.alpha, "alpha", "At most this share of good releases gets the verdict fail.").Or("1%"),
 			input.Share(&o.beta, "beta", "At most this share of intolerable releases gets the verdict pass.").Or("1%"),
 		},
 		Run: func(_ context.Context, rt *step.Runtime) error {
@@ -105,22 +107,17 @@ type series struct {
 	said    verdict.Verdict
 	tick    string
 	seconds float64
+	begun   bool          // the candidate has had requests
+	before  time.Duration // how late the file's clock is: where the last tick without a candidate ended
 }
 
-// replay runs a fresh rule over each series.
+// replay runs a fresh rule over each series. The ticks before the candidate's first request are those before the release.
 func replay(in io.Reader, out io.Writer, place string, fresh func() verdict.Rule) error {
-	ticks := csv.NewReader(in)
-	ticks.ReuseRecord = true
-	results := csv.NewWriter(out)
-	first, err := ticks.Read()
-	if err != nil && !errors.Is(err, io.EOF) {
+	from, err := ticks.NewReader(in)
+	if err != nil {
 		return fault.Inputf("%w", err).At(place)
 	}
-	for i, want := range header {
-		if i >= len(first) || first[i] != want {
-			return fault.Inputf("the header has to begin with %v", header).At(place + ":1")
-		}
-	}
+	results := csv.NewWriter(out)
 	write := func(fields ...string) { _ = results.Write(fields) } // its error comes with Flush
 	write("series", "verdict", "tick", "seconds", "reason")
 	var now series
@@ -129,48 +126,35 @@ func replay(in io.Reader, out io.Writer, place string, fresh func() verdict.Rule
 			write(now.name, now.said.String(), now.tick, strconv.FormatFloat(now.seconds, 'f', -1, 64), now.rule.Reason())
 		}
 	}
-	for line := 2; ; line++ {
-		fields, err := ticks.Read()
+	for {
+		l, err := from.Read()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return fault.Inputf("%w", err).At(place)
 		}
-		if now.rule == nil || fields[0] != now.name {
+		if now.rule == nil || l.Series != now.name {
 			tell()
-			now = series{name: fields[0], rule: fresh()}
+			now = series{name: l.Series, rule: fresh()}
 		}
 		if now.said != verdict.Unknown {
 			continue
 		}
-		seconds, tick, err := parse(fields)
-		if err != nil {
-			return fault.Inputf("%w", err).At(fmt.Sprintf("%s:%d", place, line))
+		now.tick, now.seconds = l.Name, l.Seconds
+		switch {
+		case now.begun:
+			l.Elapsed -= now.before
+		case l.Candidate.Requests > 0:
+			now.begun = true
+			l.Elapsed -= now.before
+		default:
+			now.before = max(0, l.Elapsed)
+			l.Elapsed = min(0, l.Elapsed)
 		}
-		now.tick, now.seconds = fields[1], seconds
-		now.said = now.rule.Observe(tick)
+		now.said = now.rule.Observe(l.Tick)
 	}
 	tell()
 	results.Flush()
 	return results.Error()
-}
-
-// parse reads one line of ticks.
-func parse(fields []string) (float64, verdict.Tick, error) {
-	seconds, err := strconv.ParseFloat(fields[2], 64)
-	if err != nil || !(seconds >= 0 && seconds < 1e9) {
-		return 0, verdict.Tick{}, fmt.Errorf("seconds %q: want a number from 0 upwards", fields[2])
-	}
-	var n [4]int
-	for i := range n {
-		if n[i], err = strconv.Atoi(fields[3+i]); err != nil || n[i] < 0 {
-			return 0, verdict.Tick{}, fmt.Errorf("%s %q: want a whole number from 0 upwards", header[3+i], fields[3+i])
-		}
-	}
-	if n[1] > n[0] || n[3] > n[2] {
-		return 0, verdict.Tick{}, errors.New("there are more errors than requests")
-	}
-	return seconds, verdict.Tick{Elapsed: time.Duration(seconds * float64(time.Second)),
-		Candidate: verdict.Counts{Requests: n[0], Errors: n[1]}, Baseline: verdict.Counts{Requests: n[2], Errors: n[3]}}, nil
 }

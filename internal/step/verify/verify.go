@@ -2,6 +2,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -18,7 +19,7 @@ var (
 	outVerdict  = input.Output{Name: "verdict", Help: "pass, fail or unknown."}
 	outReason   = input.Output{Name: "reason", Help: "Why, in one line."}
 	outDigest   = input.Output{Name: "digest", Help: "The digest that was judged."}
-	outRequests = input.Output{Name: "requests", Help: "How many checks were answered or failed."}
+	outRequests = input.Output{Name: "requests", Help: "How many checks and requests of customers were answered or failed."}
 	outErrors   = input.Output{Name: "errors", Help: "How many of them failed."}
 	outRolled   = input.Output{Name: "rolled-back-to", Help: "The image that serves again after a rollback; else empty."}
 	outSeconds  = input.Output{Name: "rollback-seconds", Help: "How long the rollback took; empty when there was none."}
@@ -37,19 +38,23 @@ func Step(kinds config.Kinds) step.Step {
 	var (
 		place             executor.Place
 		onFail, onUnknown string
+		record, picture   string
 		page              step.Recording
 	)
 	return step.Step{
 		Name:    "verify",
 		Summary: "Judge what is live while it bakes, and roll it back when it is bad",
 		Doc: "Asks the probes of the environment at their rates, a new connection for each check and always the release " +
-			"itself, and judges every 50 ms. A fail verdict comes as soon as the evidence allows; a pass needs the whole " +
+			"itself, reads the meters, which count what customers get, and judges every 50 ms. Beside another release with traffic, a meter compares the two; else its " +
+			"error rate has to keep to the objective. A fail verdict comes as soon as the evidence allows; a pass needs the whole " +
 			"bake and evidence of its own. With `on-fail: rollback` the rollback happens in this very process.",
 		Inputs: append(append(place.Inputs(),
 			input.String(&onFail, "on-fail", "What a fail verdict does: report only, or roll back in the same process.").
 				OneOf(report, rollBack).Or(report),
 			input.String(&onUnknown, "on-unknown", "What an unknown verdict does: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one).").
 				OneOf(hold, rollBack, promote).Or(hold),
+			input.String(&record, "record", "A file to write the ticks to: a CSV that backstep verdict replay reads."),
+			input.String(&picture, "picture", "A file to draw the evidence over time to, as SVG."),
 		), page.Inputs()...),
 		Outputs: []input.Output{outVerdict, outReason, outDigest, outRequests, outErrors, outRolled, outSeconds},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
@@ -65,11 +70,12 @@ func Step(kinds config.Kinds) step.Step {
 				return err
 			}
 			e, back := v.Evidence, v.Back
+			kept := keep(e, record, picture)
 			rolledBack := policy(e.Verdict) == rollBack && v.BackErr == nil
 			rows := [][2]string{{"release", v.Release.String()}, {"verdict", e.Verdict.String()}, {"why", e.Reason},
-				{"checks", strconv.Itoa(e.Seen.Requests)}, {"failed", strconv.Itoa(e.Seen.Errors)}}
+				{"seen", strconv.Itoa(e.Seen.Requests)}, {"failed", strconv.Itoa(e.Seen.Errors)}}
 			for _, s := range e.Samples {
-				rows = append(rows, [2]string{"seen", s})
+				rows = append(rows, [2]string{"found", s})
 			}
 			values := []step.Value{
 				{Output: outVerdict, Value: e.Verdict.String()},
@@ -86,11 +92,11 @@ func Step(kinds config.Kinds) step.Step {
 					step.Value{Output: outSeconds, Value: seconds})
 			}
 			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows, Incident: e.Verdict != verdict.Pass,
-				Timeline: step.Timeline(back.Plan)}.Markdown())
+				Timeline: step.Timeline(back.Plan), Chart: chart(e.Ways)}.Markdown())
 			if err := rt.Outputs(values...); err != nil {
 				return err
 			}
-			return ending(v, policy(e.Verdict))
+			return cmp.Or(ending(v, policy(e.Verdict)), kept)
 		},
 	}
 }
