@@ -48,7 +48,7 @@ func Kind() probe.Kind {
 				input.String(&p.version, "version", "The version of HTTP: what the server prefers, 1.1 or 2.").OneOf("any", "1.1", "2").Or("any"),
 				input.Bind(&p.status, "status", "The status codes of a healthy answer. A redirect is an answer like any other.", parseSpan).Or("200-399"),
 				input.Bind(&p.body, "body", "A regular expression (RE2) that the first 64 KiB of the body have to match.", regexp.Compile),
-				input.Map(&p.wantJSON, "json", "JSONPaths (RFC 9535) of the body with the regular expression that a value there has to match: {$.database: ^up$}."),
+				input.List(&p.wantJSON, "json", "JSONPaths (RFC 9535) of the body, each with the regular expression that a value there has to match: [$.database ~ ^up$]."),
 				input.Map(&p.wantHeaders, "answer-headers", "Headers of the answer with the regular expression that they have to match."),
 				input.Duration(&p.within, "within", "The latency of a healthy answer, with the connection; any when it is left out."),
 				input.Bool(&p.keep, "keep", "Keep connections open between checks, as browsers do. One that was made to a release goes on asking that release."),
@@ -62,7 +62,8 @@ type question struct {
 	path, method, host, scheme, version string
 	status                              span
 	body                                *regexp.Regexp
-	headers, wantJSON, wantHeaders      map[string]string
+	wantJSON                            []string
+	headers, wantHeaders                map[string]string
 	within                              time.Duration
 	keep                                bool
 	tls                                 probe.TLS
@@ -113,7 +114,11 @@ func (p *question) open() (probe.Probe, error) {
 	} else {
 		p.config.ServerName = p.host
 	}
-	for where, pattern := range p.wantJSON {
+	for _, line := range p.wantJSON {
+		where, pattern, ok := strings.Cut(line, " ~ ")
+		if !ok {
+			return nil, fault.Inputf("json: %q: want for example $.database ~ ^up$", line)
+		}
 		path, err := jsonpath.Parse(where)
 		if err != nil {
 			return nil, fault.Inputf("json: %q: %w", where, err)
@@ -131,9 +136,7 @@ func (p *question) open() (probe.Probe, error) {
 		}
 		p.answers = append(p.answers, value{where: name, want: want})
 	}
-	order := func(a, b value) int { return strings.Compare(a.where, b.where) }
-	slices.SortFunc(p.values, order)
-	slices.SortFunc(p.answers, order)
+	slices.SortFunc(p.answers, func(a, b value) int { return strings.Compare(a.where, b.where) })
 	p.kept, p.fresh = map[string]*http.Transport{}, p.transport()
 	return p, nil
 }

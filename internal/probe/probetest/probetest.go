@@ -1,4 +1,4 @@
-// Package probetest is the conformance suite of probes that ask a network address.
+// Package probetest is the conformance suite of probes and meters, and starts the real servers that they ask.
 package probetest
 
 import (
@@ -8,25 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/release"
 )
 
 // Open is the probe of a kind with these inputs, and the default of every other.
 func Open(t testing.TB, kind probe.Kind, inputs map[string]string) probe.Probe {
 	t.Helper()
 	declared, open := kind.New()
-	for _, in := range declared {
-		value := in.Default
-		if v, given := inputs[in.Name]; given {
-			value = v
-		}
-		if value == "" {
-			continue
-		}
-		if err := in.Set([]string{value}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	set(t, declared, inputs)
 	p, err := open()
 	if err != nil {
 		t.Fatal(err)
@@ -34,26 +25,77 @@ func Open(t testing.TB, kind probe.Kind, inputs map[string]string) probe.Probe {
 	return p
 }
 
-// Run checks a probe against a server that is well, as serve answers each connection, and against one that is
-// not there.
-func Run(t *testing.T, kind probe.Kind, serve func(net.Conn)) {
+// OpenMeter is the meter of a kind, likewise.
+func OpenMeter(t testing.TB, kind probe.Kind, inputs map[string]string) probe.Meter {
 	t.Helper()
-	p := Open(t, kind, nil)
-	server := listen(t)
-	var opened atomic.Int64
-	go func() {
-		for {
-			c, err := server.Accept()
-			if err != nil {
-				return
+	declared, open := kind.NewMeter()
+	set(t, declared, inputs)
+	m, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// set sets inputs by their lines.
+func set(t testing.TB, declared []input.Input, inputs map[string]string) {
+	t.Helper()
+	for _, in := range declared {
+		values := []string{in.Default}
+		if v, given := inputs[in.Name]; given {
+			values = []string{v}
+			if in.Multiple() {
+				values = input.Lines(v)
 			}
-			opened.Add(1)
-			go func() {
-				defer c.Close()
-				serve(c)
-			}()
 		}
-	}()
+		if values[0] == "" {
+			continue
+		}
+		if err := in.Set(values); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Refused is the fault of a kind that is configured with these inputs, or "" when it takes them.
+func Refused(t testing.TB, kind probe.Kind, inputs map[string]string) string {
+	t.Helper()
+	var err error
+	if kind.New != nil {
+		declared, open := kind.New()
+		set(t, declared, inputs)
+		_, err = open()
+	} else {
+		declared, open := kind.NewMeter()
+		set(t, declared, inputs)
+		_, err = open()
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// counting counts the connections that it has accepted.
+type counting struct {
+	net.Listener
+	opened atomic.Int64
+}
+
+func (l *counting) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.opened.Add(1)
+	}
+	return c, err
+}
+
+// Run checks a probe against a server that is well, as serve makes one, and against one that is not there.
+func Run(t *testing.T, kind probe.Kind, inputs map[string]string, serve func(net.Listener)) {
+	t.Helper()
+	p := Open(t, kind, inputs)
+	server := &counting{Listener: listen(t)}
+	go serve(server)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	well := server.Addr().String()
@@ -63,10 +105,10 @@ func Run(t *testing.T, kind probe.Kind, serve func(net.Conn)) {
 			t.Fatalf("a server that is well: %+v", r)
 		}
 	}
-	for opened.Load() < checks && ctx.Err() == nil { // a connection is counted after it opens
+	for server.opened.Load() < checks && ctx.Err() == nil { // a connection is counted after it opens
 		time.Sleep(time.Millisecond)
 	}
-	if got := opened.Load(); got != checks {
+	if got := server.opened.Load(); got != checks {
 		t.Errorf("%d checks opened %d connections: each has to open its own", checks, got)
 	}
 
@@ -75,6 +117,12 @@ func Run(t *testing.T, kind probe.Kind, serve func(net.Conn)) {
 	if r := p.Check(ctx, gone.Addr().String()); r.Outcome != probe.Fail || r.Got == "" {
 		t.Errorf("nobody listens: %+v, want a fail with what was found", r)
 	}
+	silent := listen(t) // takes connections and says nothing
+	limit, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	if r := p.Check(limit, silent.Addr().String()); r.Outcome == probe.NoData || r.Took > 30*time.Second {
+		t.Errorf("no answer: %+v, want a verdict in time", r)
+	}
+	stop()
 	cancelled, stop := context.WithCancel(t.Context())
 	stop()
 	if r := p.Check(cancelled, well); r.Outcome != probe.NoData {
@@ -90,4 +138,52 @@ func listen(t *testing.T) net.Listener {
 	}
 	t.Cleanup(func() { l.Close() })
 	return l
+}
+
+// Traffic is what a meter counts, for its suite.
+type Traffic struct {
+	Subject probe.Subject                  // a release with traffic
+	Send    func(t *testing.T, n, bad int) // n requests to it, of which bad fail; returns once the source of the meter knows them
+	Stop    func()                         // the source goes away
+}
+
+// RunMeter checks a meter against its real source.
+func RunMeter(t *testing.T, m probe.Meter, traffic Traffic) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stranger := probe.Subject{Address: "192.0.2.1:9", Release: release.Release{Version: "0.0.0-stranger"}}
+	read := func() ([]*probe.Totals, error) { return m.Read(ctx, []probe.Subject{stranger, traffic.Subject}) }
+	if _, err := read(); err != nil {
+		t.Fatal(err)
+	}
+	traffic.Send(t, 3, 1) // a release without any traffic need not be known
+	before, err := read()
+	if err != nil || len(before) != 2 || before[1] == nil {
+		t.Fatalf("read %+v: %v", before, err)
+	}
+	if before[0] != nil && before[0].Requests != 0 {
+		t.Errorf("a release that nobody knows has %+v", *before[0])
+	}
+	for _, n := range []struct{ requests, bad int }{{5, 0}, {4, 4}, {0, 0}, {7, 2}} {
+		traffic.Send(t, n.requests, n.bad)
+		now, err := read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := now[1].Requests - before[1].Requests; got != n.requests {
+			t.Errorf("%d requests were counted as %d", n.requests, got)
+		}
+		if got := now[1].Errors - before[1].Errors; got != n.bad {
+			t.Errorf("%d errors were counted as %d", n.bad, got)
+		}
+		if len(now[1].Slower) != len(m.Bounds()) {
+			t.Errorf("%d counts for the bounds %v", len(now[1].Slower), m.Bounds())
+		}
+		before = now
+	}
+	traffic.Stop()
+	if got, err := read(); err == nil {
+		t.Errorf("its source is gone, and it reads %+v", got)
+	}
 }

@@ -37,6 +37,7 @@ type Balancer struct {
 	Address string // where customers ask, host:port
 	State   string // the file that it reads the state of its servers from when it starts
 	Restart func() // ends it and starts it again
+	Stop    func()
 }
 
 // HAProxy starts one whose backend has this line, which makes slots, and nobody in them.
@@ -61,6 +62,7 @@ func HAProxy(t testing.TB, slots string) Balancer {
 	}
 	stop := run(t, file, b.Socket)
 	t.Cleanup(func() { stop() })
+	b.Stop = func() { stop() }
 	b.Restart = func() {
 		stop()
 		stop = run(t, file, b.Socket)
