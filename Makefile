@@ -1,10 +1,10 @@
-.PHONY: help check lint gen test e2e image bench demo picture
+.PHONY: help check lint gen test e2e image bench bench-verdict demo picture
 
 staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 actionlint = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 help: ## this list
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 check: lint test ## what has to pass before a push
 
@@ -34,6 +34,9 @@ image: ## the container images backstep:dev and backstep:dev-sh
 
 bench: ## ratios against the named peers
 	go test -run '^$$' -bench . ./...
+
+bench-verdict: ## how often rules take back good releases, and how fast they see bad ones (about half an hour)
+	go run ./bench/verdict -runs 2500 -bad 300
 
 demo: ## watch a bad release being taken back
 	go run ./cmd/backstep demo

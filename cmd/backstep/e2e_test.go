@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/backstep/backstep/internal/probe/probetest"
 	"github.com/backstep/backstep/internal/registry/registrytest"
 	"github.com/backstep/backstep/internal/router/haproxy"
 	"github.com/backstep/backstep/internal/router/routertest"
@@ -50,18 +51,25 @@ environments:
   solo:
     target: {kind: docker, port: 8080, publish: "127.0.0.1:%d"}
     verify: {bake: 1s, patience: 20s, probes: [{kind: http, rate: 200}]}
+  counted:
+    target: {kind: docker, port: 8080}
+    router: {kind: haproxy, socket: %[3]s, backend: %[4]s}
+    strategy: %[5]s
+    drain: 2s
+    verify: {bake: 3s, patience: 60s, probes: [{kind: haproxy, socket: %[3]s, backend: %[4]s}]}
 `, service, repository, balancer.Socket, balancer.Backend, strategy, solo)
 }
 
 // TestE2EScripts runs testdata/e2e on the real program with a real registry, engine and load balancer.
 func TestE2EScripts(t *testing.T) {
-	balancer := routertest.HAProxy(t, haproxy.Slots)
-	crowd := &customers{url: "http://" + balancer.Address}
+	probetest.Needs(t, "a Docker engine and HAProxy") // before its scripts run beside one another
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/e2e",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			balancer := routertest.HAProxy(t, haproxy.Slots)
+			env.Values["customers"], env.Values["restart"] = &customers{url: "http://" + balancer.Address}, balancer.Restart
 			name := service()
 			repository := registrytest.Debian(t) + "/acme/shop"
 			env.Defer(func() { remove(name, repository) })
@@ -71,15 +79,22 @@ func TestE2EScripts(t *testing.T) {
 			env.Setenv("BACKSTEP_ACTOR", "ada")
 			env.Setenv("DOCKER_API_VERSION", os.Getenv("DOCKER_API_VERSION"))
 			solo := routertest.Port(t)
-			for file, strategy := range map[string]string{"backstep.yml": "blue-green", "canary.yml": "canary"} {
-				if err := os.WriteFile(filepath.Join(env.WorkDir, file), []byte(docked(name, repository, balancer, solo, strategy)), 0o644); err != nil {
+			for file, strategy := range map[string]string{"backstep.yml": "blue-green", "canary.yml": "canary", "hasty.yml": "blue-green"} {
+				text := docked(name, repository, balancer, solo, strategy)
+				if file == "hasty.yml" {
+					text = strings.ReplaceAll(text, "patience: 60s", "patience: 1s")
+				}
+				if err := os.WriteFile(filepath.Join(env.WorkDir, file), []byte(text), 0o644); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": example, "customers": crowd.command,
-			"restart-haproxy": func(*testscript.TestScript, bool, []string) { balancer.Restart() }},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": example,
+			"customers": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Value("customers").(*customers).command(ts, neg, args)
+			},
+			"restart-haproxy": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("restart").(func())() }},
 	})
 }
 

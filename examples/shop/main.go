@@ -5,13 +5,17 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"sync/atomic"
 )
 
 // These are set when it is built: -ldflags "-X main.version=1.2.0 -X main.does=fail".
 var (
 	version = "0.0.0"
-	does    = "work" // fail: every order is answered 500; crash: it ends at once; sick: its HEALTHCHECK fails
+	does    = "work" // fail: every order is answered 500; limp: one in four is; crash: it ends at once; sick: its HEALTHCHECK fails
 )
+
+// orders counts them.
+var orders atomic.Int64
 
 func main() {
 	if does == "crash" {
@@ -29,7 +33,7 @@ func main() {
 		if digest := os.Getenv("BACKSTEP_RELEASE"); len(digest) > 19 {
 			w.Header().Set("X-Backstep-Release", digest[7:19])
 		}
-		if does == "fail" {
+		if does == "fail" || does == "limp" && orders.Add(1)%4 == 0 {
 			http.Error(w, version+": the orders are lost", http.StatusInternalServerError)
 			return
 		}

@@ -327,11 +327,3 @@ func opener(k probe.Kind, p *ProbeConfig) ([]input.Input, func() error) {
 	inputs, open := k.New()
 	return inputs, func() (err error) { p.Probe, err = open(); return err }
 }
-
-func joined[T ~string](all []T) string {
-	var s []string
-	for _, x := range all {
-		s = append(s, string(x))
-	}
-	return strings.Join(s, ", ")
-}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/step"
@@ -18,16 +19,8 @@ func reference(s step.Step) []byte {
 	b.WriteString("As flags of `backstep " + s.Name + "`, as variables of the environment, and as the host has them (`with:` on GitHub, `inputs:` on GitLab).\n\n")
 	b.WriteString("| input | variable | what it is | default |\n|---|---|---|---|\n")
 	for _, in := range s.Inputs {
-		what, def := help(in), "`"+in.Default+"`"
-		if in.Secret {
-			what += " A secret: it is masked in logs."
-		}
-		if in.Required {
-			def = "required"
-		} else if in.Default == "" {
-			def = ""
-		}
-		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", in.Name, input.Variable(in.Name), cell(what), cell(def))
+		what, def := told(in)
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", in.Name, input.Variable(in.Name), what, def)
 	}
 	if len(s.Outputs) > 0 {
 		b.WriteString("\n## Outputs\n\n| output | what it is |\n|---|---|\n")
@@ -36,6 +29,38 @@ func reference(s step.Step) []byte {
 		}
 	}
 	b.WriteString("\nHow it ended is told by the [exit code](README.md#exit-codes).\n")
+	return b.Bytes()
+}
+
+// told is what an input is and its default, as cells of a table.
+func told(in input.Input) (what, def string) {
+	what = help(in)
+	if in.Secret {
+		what += " A secret: it is masked in logs."
+	}
+	switch {
+	case in.Required:
+		def = "required"
+	case in.Default != "":
+		def = "`" + in.Default + "`"
+	}
+	return cell(what), cell(def)
+}
+
+// configuration is the page of backstep.yml.
+func configuration(sections []config.Section) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "<!-- %s -->\n# backstep.yml\n\nEditors know it by [its JSON Schema](backstep.schema.json). A secret is given as `{env: NAME}`, the variable to take it from.\n", header)
+	for _, s := range sections {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n", s.Title, s.Help)
+		if len(s.Inputs) > 0 {
+			b.WriteString("\n| key | what it is | default |\n|---|---|---|\n")
+		}
+		for _, in := range s.Inputs {
+			what, def := told(in)
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", in.Name, what, def)
+		}
+	}
 	return b.Bytes()
 }
 
@@ -72,6 +97,6 @@ func index(steps []step.Step) []byte {
 	for _, c := range fault.Codes {
 		fmt.Fprintf(&b, "| %d | %s |\n", c.Code, c.Means)
 	}
-	b.WriteString("\n## Configuration\n\n`backstep.yml` follows [this JSON Schema](backstep.schema.json).\n")
+	b.WriteString("\n## Configuration\n\nWhat [backstep.yml](configuration.md) can say; its [JSON Schema](backstep.schema.json).\n")
 	return b.Bytes()
 }

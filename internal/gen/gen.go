@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/step"
 )
@@ -23,8 +24,9 @@ const (
 
 // Files is every generated file, by its path in the repository. An input that two steps declare differently
 // is an error: a user has to find the same thing under the same name.
-func Files(steps []step.Step, schema []byte) (map[string][]byte, error) {
-	files := map[string][]byte{"docs/reference/backstep.schema.json": schema}
+func Files(steps []step.Step, kinds config.Kinds) (map[string][]byte, error) {
+	files := map[string][]byte{"docs/reference/backstep.schema.json": config.Schema(kinds),
+		"docs/reference/configuration.md": configuration(config.Sections(kinds))}
 	handed := map[string]bool{} // what an earlier job can hand on in its dotenv report
 	for _, s := range steps {
 		for _, out := range s.Outputs {

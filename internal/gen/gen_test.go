@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/step"
@@ -23,7 +24,7 @@ func sample(help string) step.Step {
 // Text that means something to YAML, to GitHub or to GitLab arrives as it is, and no value reaches a script.
 func TestNastyHelp(t *testing.T) {
 	const nasty = "colons: \"quotes\" 'both' ${{ github.token }} $[[ inputs.x ]] # and\nlines"
-	files, err := Files([]step.Step{sample(nasty)}, []byte("{}"))
+	files, err := Files([]step.Step{sample(nasty)}, config.Kinds{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func TestNastyHelp(t *testing.T) {
 func TestOneNameOneMeaning(t *testing.T) {
 	other := sample("another help")
 	other.Name = "other"
-	_, err := Files([]step.Step{sample("help"), other}, []byte("{}"))
+	_, err := Files([]step.Step{sample("help"), other}, config.Kinds{})
 	if err == nil || err.Error() != "input mode of other is declared differently by another step" {
 		t.Errorf("got %v", err)
 	}
@@ -99,7 +100,7 @@ func TestComponentInputs(t *testing.T) {
 	var env map[string]string
 	s.Inputs = append(s.Inputs, input.Int(&count, "count", "How many.", 0, 9), input.Secret(&token, "token", "The key."),
 		input.Map(&env, "env", "Variables."))
-	files, err := Files([]step.Step{s}, nil)
+	files, err := Files([]step.Step{s}, config.Kinds{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +134,7 @@ func TestComponentInputs(t *testing.T) {
 
 // A page shows the shortest command, and no text of a declaration breaks a table.
 func TestReference(t *testing.T) {
-	files, err := Files([]step.Step{sample("one | two\nthree")}, nil)
+	files, err := Files([]step.Step{sample("one | two\nthree")}, config.Kinds{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func TestReference(t *testing.T) {
 func TestOperatorCommand(t *testing.T) {
 	s := sample("help")
 	s.Operator = true
-	files, err := Files([]step.Step{s}, nil)
+	files, err := Files([]step.Step{s}, config.Kinds{})
 	if err != nil {
 		t.Fatal(err)
 	}

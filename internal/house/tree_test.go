@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/backstep/backstep/internal/catalog"
-	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/gen"
 )
 
@@ -20,7 +19,7 @@ var update = flag.Bool("update", false, "write the generated files instead of co
 const root = "../.."
 
 func TestGeneratedFiles(t *testing.T) {
-	files, err := gen.Files(catalog.Steps(), config.Schema(catalog.Kinds()))
+	files, err := gen.Files(catalog.Steps(), catalog.Kinds())
 	if err != nil {
 		t.Fatal(err)
 	}
