@@ -20,7 +20,8 @@ import (
 )
 
 func getenv(name string) string {
-	return map[string]string{"SHOP_DB_URL": "postgres://secret", "PROBE_TOKEN": "Bearer abc"}[name]
+	return map[string]string{"SHOP_DB_URL": "postgres://secret", "PROBE_TOKEN": "Bearer abc",
+		"ORDERS_DB_URL": "postgres://shop@db/shop", "PROMETHEUS_AUTHORIZATION": "Bearer abc"}[name]
 }
 
 func parse(text string) (*config.Config, error) {
@@ -207,16 +208,35 @@ func TestSchema(t *testing.T) {
 		}
 		return schema.Validate(instance)
 	}
-	readme, err := os.ReadFile("../../README.md")
+	examples := []string{whole}
+	for _, page := range []string{"../../README.md", "../../docs/verdict.md"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile("(?s)```yaml\n(service:.*?)```").FindAllStringSubmatch(string(text), -1)
+		if len(found) == 0 {
+			t.Errorf("%s has no example of a configuration", page)
+		}
+		for _, m := range found {
+			examples = append(examples, m[1])
+		}
+	}
+	files, err := filepath.Glob("../../examples/*/backstep.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	examples := []string{whole}
-	for _, m := range regexp.MustCompile("(?s)```yaml\n(service:.*?)```").FindAllStringSubmatch(string(readme), -1) {
-		examples = append(examples, m[1])
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		examples = append(examples, string(text))
 	}
-	if len(examples) < 2 {
-		t.Fatal("the README has no example of a configuration")
+	for _, k := range catalog.Kinds().Probes {
+		if !strings.Contains(strings.Join(examples[1:], ""), "kind: "+k.Name) {
+			t.Errorf("no example has a probe of kind %s", k.Name)
+		}
 	}
 	for _, e := range examples {
 		if err := valid(e); err != nil {
