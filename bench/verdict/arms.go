@@ -44,11 +44,12 @@ var arms = []arm{
 	{name: "argo", shipped: verdict.Argo, knob: func(k float64) verdict.Rule {
 		return verdict.NewThreshold(verdict.ThresholdOptions{Interval: 5 * time.Minute, Limit: k, Failures: 3, Checks: 1e9})
 	}, high: 1, preset: true},
+	// Calibrated, this is a threshold that somebody has set who knows the error rate.
 	{name: "argo, 1m and limit 0", shipped: func() verdict.Rule {
 		return verdict.NewThreshold(verdict.ThresholdOptions{Interval: time.Minute, Limit: 0.05, Checks: 1e9})
 	}, knob: func(k float64) verdict.Rule {
 		return verdict.NewThreshold(verdict.ThresholdOptions{Interval: time.Minute, Limit: k, Checks: 1e9})
-	}, high: 1, preset: true},
+	}, high: 1},
 	{name: "flagger", shipped: verdict.Flagger, knob: func(k float64) verdict.Rule {
 		return verdict.NewThreshold(verdict.ThresholdOptions{Interval: time.Minute, Limit: k, Failures: 9, Late: true, Checks: 1e9})
 	}, high: 1, preset: true},

@@ -9,7 +9,7 @@ import (
 // ComparisonOptions say when a release is worse than the one it is compared with, and how sure a verdict has to be.
 // Odds are odds ratios of an error: release against baseline.
 type ComparisonOptions struct {
-	Harmless    float64       // the odds ratio that a good release stays under, at least 1
+	Harmless    float64       // the odds ratio that a good release stays under, at least 1; of a slow request, at least 1.25
 	Intolerable float64       // the odds ratio that a pass has to exclude, above Harmless
 	Rate        float64       // the error rate that a pass may exclude instead, for releases that hardly ever fail; 0 is none
 	WarmUp      time.Duration // how long a good release may be worse, with cold caches,
@@ -32,6 +32,9 @@ var worse = []alternative{{1.3, 0.13}, {1.6, 0.18}, {2, 0.18}, {3, 0.14}, {5, 0.
 // The alternatives to an intolerable release, in multiples of Intolerable.
 var better = []alternative{{0.7, 0.25}, {0.5, 0.25}, {0.25, 0.25}, {0.1, 0.25}}
 
+// steady is the odds ratio of a slow request that every release stays under: two machines are never equally fast.
+const steady = 1.25
+
 // lateness is the share of the stake that waits for a release that turns bad late.
 const lateness = 0.25
 
@@ -52,7 +55,8 @@ type comparison struct {
 	down        process
 	rate        [len(clean)]arm // the mirror process of the rate alone
 	seen, other Counts
-	failing     int // ticks in which the candidate failed
+	failing     int    // ticks in which the candidate failed
+	streak      streak // of blocks in which half of it failed
 	block       Tick
 	begun       time.Duration // of the block
 	bursts      burstiness
@@ -60,6 +64,28 @@ type comparison struct {
 	certainty   float64 // the log of the mirror's average
 	verdict     Verdict
 	reason      string
+}
+
+// streak is a run of blocks in each of which half or more of the candidate's requests failed, and less than a quarter of the baseline's.
+// Errors that come together do not make one: it has to last, for gateBlocks.
+type streak struct {
+	blocks int
+	Pair
+}
+
+// gateBlocks is how many blocks make a fail without statistics.
+const gateBlocks = 3
+
+// add adds a block. One without requests of the candidate changes nothing.
+func (s *streak) add(c, b Counts) {
+	switch {
+	case c.Requests == 0:
+	case 2*c.Errors >= c.Requests && 4*b.Errors <= b.Requests:
+		s.blocks++
+		s.Candidate, s.Baseline = s.Candidate.Add(c), s.Baseline.Add(b)
+	default:
+		*s = streak{}
+	}
 }
 
 // metric is one thing that is counted of both sides.
@@ -123,6 +149,9 @@ func (r *comparison) Observe(t Tick) Verdict {
 		r.judge(t)
 	}
 	switch {
+	case r.streak.blocks >= gateBlocks && r.streak.Candidate.Requests >= gateRequests && r.streak.Baseline.Requests > 0:
+		r.verdict = Fail
+		r.reason = fmt.Sprintf("%s, and of late %d of %d: half or more", r.counted(), r.streak.Candidate.Errors, r.streak.Candidate.Requests)
 	case r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests && r.failing > 1 && 4*r.other.Errors < r.other.Requests:
 		r.verdict, r.reason = Fail, r.counted()+": half or more"
 	case r.strength >= -math.Log(r.o.Alpha):
@@ -147,11 +176,13 @@ func (r *comparison) judge(t Tick) {
 		horizon := max(r.o.Bake, 10*time.Minute)
 		left = float64(horizon) / float64(horizon+t.Elapsed)
 	}
+	r.streak.add(t.Candidate, t.Baseline)
 	sum := 0.0
 	for i := range r.metrics {
 		c, b := t.Candidate, t.Baseline
 		if i > 0 {
 			c, b = Counts{}, Counts{}
+			null = max(null, steady)
 			if i <= len(t.Slower) {
 				c, b = t.Slower[i-1].Candidate, t.Slower[i-1].Baseline
 			}

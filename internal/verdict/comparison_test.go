@@ -269,7 +269,7 @@ func TestComparisonInPractice(t *testing.T) {
 		}, Fail, 121, 123, ""},
 		"slower": {ComparisonOptions{}, func(m moment) {
 			m.tick.Slower = []Pair{{Counts{100, flip(100, 0.3)}, Counts{900, flip(900, 0.1)}}}
-		}, Fail, 1, 10, "it is slower"},
+		}, Fail, 1, 15, "it is slower"},
 		"as fast": {ComparisonOptions{}, func(m moment) {
 			m.tick.Slower = []Pair{{Counts{100, flip(100, 0.1)}, Counts{900, flip(900, 0.1)}}}
 		}, Pass, 100, 300, ""},

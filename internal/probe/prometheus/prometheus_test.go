@@ -19,8 +19,8 @@ import (
 
 // shop exports counters in Prometheus's text format.
 type shop struct {
-	mu                   sync.Mutex
-	good, bad, slow, odd int
+	mu              sync.Mutex
+	good, bad, slow int
 }
 
 func (s *shop) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
