@@ -48,22 +48,27 @@ const lateness = 0.25
 // Pass: the mirror process of the errors against "the odds ratio is Intolerable or more, and so is the rate"
 // reaches 1/Beta, and the bake is over.
 //
-// Strata: regions give each a tick of its own, with the same Elapsed.
+// Regions are strata: each compares its own two sides, and all move the same processes.
 type comparison struct {
 	o           ComparisonOptions
-	metrics     []metric // errors, then each bound of latency
+	up          []process // of the errors, then of each bound of latency
 	down        process
 	rate        [len(clean)]arm // the mirror process of the rate alone
+	regions     map[string]*region
 	seen, other Counts
-	failing     int    // ticks in which the candidate failed
-	streak      streak // of blocks in which half of it failed
-	block       Tick
-	begun       time.Duration // of the block
-	bursts      burstiness
+	failing     int     // ticks in which the candidate failed
 	strength    float64 // the log of the average
 	certainty   float64 // the log of the mirror's average
 	verdict     Verdict
 	reason      string
+}
+
+// region is what is known of one region.
+type region struct {
+	block  Tick          // that has not ended
+	begun  time.Duration // when it began
+	spread []dispersion  // of the baseline: errors, then each bound
+	streak streak
 }
 
 // streak is a run of blocks in each of which half or more of the candidate's requests failed, and less than a quarter of the baseline's.
@@ -88,12 +93,6 @@ func (s *streak) add(c, b Counts) {
 	}
 }
 
-// metric is one thing that is counted of both sides.
-type metric struct {
-	up     process
-	spread dispersion
-}
-
 // clean are the alternatives to an intolerable rate, as parts of it.
 var clean = [...]float64{0, 0.125, 0.25, 0.5}
 
@@ -102,13 +101,12 @@ var clean = [...]float64{0, 0.125, 0.25, 0.5}
 func NewComparison(o ComparisonOptions) Rule {
 	o.Harmless = max(o.Harmless, 1)
 	o.Intolerable = max(o.Intolerable, 1.5*o.Harmless)
-	r := &comparison{o: o, down: newProcess(false, 0, scaled(better, o.Intolerable))}
+	r := &comparison{o: o, regions: map[string]*region{}, down: newProcess(false, 0, scaled(better, o.Intolerable))}
 	if o.Rate > 0 {
 		for i, part := range clean {
 			r.rate[i] = against(part*o.Rate, o.Rate)
 		}
 	}
-	r.add()
 	return r
 }
 
@@ -118,11 +116,6 @@ func scaled(list []alternative, by float64) []alternative {
 		s = append(s, alternative{a.odds * by, a.stake})
 	}
 	return s
-}
-
-// add adds a metric.
-func (r *comparison) add() {
-	r.metrics = append(r.metrics, metric{up: newProcess(true, lateness, scaled(worse, r.o.Harmless))})
 }
 
 // Observe takes one tick.
@@ -136,22 +129,21 @@ func (r *comparison) Observe(t Tick) Verdict {
 			r.failing++
 		}
 	}
-	if r.o.Block > 0 {
-		if r.block.Elapsed == 0 && r.begun == 0 {
-			r.begun = t.Elapsed // the first tick of all
-		}
-		r.block.add(t)
-		if t.Elapsed-r.begun >= r.o.Block {
-			r.judge(r.block)
-			r.block, r.begun = Tick{}, t.Elapsed
-		}
-	} else {
-		r.judge(t)
+	in := r.regions[t.Region]
+	if in == nil {
+		in = &region{begun: t.Elapsed}
+		r.regions[t.Region] = in
+	}
+	if r.o.Block == 0 {
+		r.judge(in, t)
+	} else if in.block.add(t); t.Elapsed-in.begun >= r.o.Block {
+		r.judge(in, in.block)
+		in.block, in.begun = Tick{}, t.Elapsed
 	}
 	switch {
-	case r.streak.blocks >= gateBlocks && r.streak.Candidate.Requests >= gateRequests && r.streak.Baseline.Requests > 0:
+	case in.streak.blocks >= gateBlocks && in.streak.Candidate.Requests >= gateRequests && in.streak.Baseline.Requests > 0:
 		r.verdict = Fail
-		r.reason = fmt.Sprintf("%s, and of late %d of %d: half or more", r.counted(), r.streak.Candidate.Errors, r.streak.Candidate.Requests)
+		r.reason = fmt.Sprintf("%s, and of late %d of %d: half or more", r.counted(), in.streak.Candidate.Errors, in.streak.Candidate.Requests)
 	case r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests && r.failing > 1 && 4*r.other.Errors < r.other.Requests:
 		r.verdict, r.reason = Fail, r.counted()+": half or more"
 	case r.strength >= -math.Log(r.o.Alpha):
@@ -164,11 +156,9 @@ func (r *comparison) Observe(t Tick) Verdict {
 	return r.verdict
 }
 
-// judge moves all processes on by a block of ticks.
-func (r *comparison) judge(t Tick) {
-	for len(r.metrics) <= len(t.Slower) {
-		r.add()
-	}
+// judge moves all processes on by a block of a region.
+func (r *comparison) judge(in *region, t Tick) {
+	in.streak.add(t.Candidate, t.Baseline)
 	null, left := r.o.Harmless, 1.0
 	if t.Elapsed <= r.o.WarmUp {
 		null = max(null, r.o.Cold)
@@ -176,48 +166,49 @@ func (r *comparison) judge(t Tick) {
 		horizon := max(r.o.Bake, 10*time.Minute)
 		left = float64(horizon) / float64(horizon+t.Elapsed)
 	}
-	r.streak.add(t.Candidate, t.Baseline)
-	sum := 0.0
-	for i := range r.metrics {
-		c, b := t.Candidate, t.Baseline
-		if i > 0 {
-			c, b = Counts{}, Counts{}
-			null = max(null, steady)
-			if i <= len(t.Slower) {
-				c, b = t.Slower[i-1].Candidate, t.Slower[i-1].Baseline
-			}
-		}
-		m := &r.metrics[i]
-		bursts := burstiness{r.o.Dispersion, true}
-		if r.o.Dispersion == 0 {
-			bursts = m.spread.bursts()
-		}
-		m.up.join(left)
-		m.up.move(c, b, null, bursts)
-		if i == 0 {
-			r.down.move(c, b, r.o.Intolerable, bursts)
-			r.bursts = bursts
-		}
-		m.spread.observe(b)
-		share := 1.0
-		if others := len(r.metrics) - 1; others > 0 {
-			share = 0.5
-			if i > 0 {
-				share /= float64(others)
-			}
-		}
-		sum += share * m.up.wealth()
+	bursts := r.move(in, 0, Pair{t.Candidate, t.Baseline}, null, left)
+	for i, p := range t.Slower {
+		r.move(in, i+1, p, max(null, steady), left)
 	}
-	r.strength = math.Log(sum)
+	wealth := r.up[0].wealth()
+	if others := r.up[1:]; len(others) > 0 {
+		wealth /= 2
+		for i := range others {
+			wealth += others[i].wealth() / float64(2*len(others))
+		}
+	}
+	r.strength = math.Log(wealth)
+
+	r.down.move(t.Candidate, t.Baseline, r.o.Intolerable, bursts)
 	r.certainty = math.Log(r.down.wealth())
-	if r.o.Rate > 0 && t.Candidate.Requests > 0 {
+	if r.o.Rate > 0 {
 		var logs [len(clean)]float64
 		for i := range r.rate {
-			r.rate[i].log += r.rate[i].of(t.Candidate) / max(r.bursts.size, 1)
+			if t.Candidate.Requests > 0 && t.Baseline.Requests > 0 {
+				r.rate[i].log += r.rate[i].of(t.Candidate) / max(bursts.size, 1)
+			}
 			logs[i] = r.rate[i].log
 		}
 		r.certainty = logAdd(r.certainty, logMean(logs[:])) - math.Ln2
 	}
+}
+
+// move moves the process of the errors, or of a bound of latency, on by a block of a region. It tells how many errors came together before.
+func (r *comparison) move(in *region, metric int, p Pair, null, left float64) burstiness {
+	for len(r.up) <= metric {
+		r.up = append(r.up, newProcess(true, lateness, scaled(worse, r.o.Harmless)))
+	}
+	for len(in.spread) <= metric {
+		in.spread = append(in.spread, dispersion{})
+	}
+	bursts := in.spread[metric].bursts()
+	if r.o.Dispersion > 0 {
+		bursts = burstiness{max(r.o.Dispersion, 1), true}
+	}
+	r.up[metric].join(left)
+	r.up[metric].move(p.Candidate, p.Baseline, null, bursts)
+	in.spread[metric].observe(p.Baseline)
+	return bursts
 }
 
 func (r *comparison) Reason() string {
@@ -245,10 +236,10 @@ func (r *comparison) counted() string {
 // told is what was counted, and whether it was latency that told.
 func (r *comparison) told() string {
 	slowest := 0.0
-	for _, m := range r.metrics[1:] {
-		slowest = max(slowest, m.up.wealth())
+	for i := range r.up[1:] {
+		slowest = max(slowest, r.up[1+i].wealth())
 	}
-	if slowest > r.metrics[0].up.wealth() {
+	if slowest > r.up[0].wealth() {
 		return r.counted() + ", and it is slower"
 	}
 	return r.counted()

@@ -305,15 +305,15 @@ func TestComparisonInPractice(t *testing.T) {
 // Two regions as strata: a shift of traffic between a good and a bad region is no evidence (Simpson's paradox), and two regions that are
 // both worse add up.
 func TestStrata(t *testing.T) {
-	o := ComparisonOptions{Harmless: 1, Intolerable: 2.5, Dispersion: 1, Alpha: 0.01, Beta: 0.01, Bake: time.Hour}
+	o := ComparisonOptions{Harmless: 1, Intolerable: 2.5, Alpha: 0.01, Beta: 0.01, Bake: time.Hour, Block: 2 * time.Second}
 	regions := func(worse float64, ticks int) Verdict {
 		r := NewComparison(o)
 		v := Unknown
 		for i := range ticks {
 			at := time.Duration(i+1) * time.Second
 			// The candidate has most of its traffic where errors are common.
-			for _, t := range []Tick{{Elapsed: at, Candidate: Counts{900, int(90 * worse)}, Baseline: Counts{100, 10}},
-				{Elapsed: at, Candidate: Counts{100, int(worse)}, Baseline: Counts{900, 9}}} {
+			for _, t := range []Tick{{Region: "eu", Elapsed: at, Candidate: Counts{900, int(90 * worse)}, Baseline: Counts{100, 10}},
+				{Region: "cn", Elapsed: at, Candidate: Counts{100, int(worse)}, Baseline: Counts{900, 9}}} {
 				v = r.Observe(t)
 			}
 		}

@@ -36,6 +36,7 @@ type Pair struct {
 // Tick is the evidence of one stretch of time. Elapsed is its end, counted from the start of the bake; before it, it is
 // negative.
 type Tick struct {
+	Region    string        `json:"region,omitempty"` // whose sides these are; "" when there is one only
 	Elapsed   time.Duration `json:"elapsed"`
 	Candidate Counts        `json:"candidate"`
 	Baseline  Counts        `json:"baseline"`
@@ -44,7 +45,7 @@ type Tick struct {
 
 // add adds a tick that comes later.
 func (t *Tick) add(o Tick) {
-	t.Elapsed, t.Candidate, t.Baseline = o.Elapsed, t.Candidate.Add(o.Candidate), t.Baseline.Add(o.Baseline)
+	t.Region, t.Elapsed, t.Candidate, t.Baseline = o.Region, o.Elapsed, t.Candidate.Add(o.Candidate), t.Baseline.Add(o.Baseline)
 	for i, p := range o.Slower {
 		if i == len(t.Slower) {
 			t.Slower = append(t.Slower, Pair{})

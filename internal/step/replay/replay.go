@@ -68,7 +68,7 @@ func Step() step.Step {
 		Doc: "`backstep verdict replay ticks.csv --rule comparison` reads a CSV with the header " +
 			"`series,tick,seconds,candidate_requests,candidate_errors,baseline_requests,baseline_errors`, " +
 			"the ticks of a series one after the other, and prints `series,verdict,tick,seconds,reason`, one line a series. Further columns may count the requests that took " +
-			"longer than a bound, in seconds: `candidate_over_0.25` and `baseline_over_0.25`; others are let pass. Two lines of a series with the same tick are two regions. The ticks before " +
+			"longer than a bound, in seconds: `candidate_over_0.25` and `baseline_over_0.25`; others are let pass. A column `region` says that a series has several: each is compared within itself. The ticks before " +
 			"the candidate's first request are those before the release: they tell how many errors come together. The rules `argo`, " +
 			"`flagger` and `kayenta` are the documented examples of those systems. `backstep verify --record FILE` writes such a file.",
 		Inputs: []input.Input{

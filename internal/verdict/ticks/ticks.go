@@ -15,7 +15,7 @@ import (
 )
 
 // Header is how the first line begins. After it come two columns for each bound of latency, which say how many requests took longer: candidate_over_0.25
-// and baseline_over_0.25, in seconds. Others are let pass.
+// and baseline_over_0.25, in seconds; and region, whose sides these are. Others are let pass.
 var Header = []string{"series", "tick", "seconds", "candidate_requests", "candidate_errors", "baseline_requests", "baseline_errors"}
 
 const (
@@ -26,6 +26,7 @@ const (
 // Reader reads ticks.
 type Reader struct {
 	from   *csv.Reader
+	region int      // its column, or -1
 	over   [][2]int // the columns of each bound
 	slower []verdict.Pair
 }
@@ -48,6 +49,7 @@ func NewReader(from io.Reader) (*Reader, error) {
 	if len(first) < len(Header) || !slices.Equal(first[:len(Header)], Header) {
 		return nil, fmt.Errorf("the header has to begin with %s", strings.Join(Header, ","))
 	}
+	r.region = slices.Index(first, "region")
 	for i, name := range first {
 		if bound, ok := strings.CutPrefix(name, candidateOver); ok {
 			j := slices.Index(first, baselineOver+bound)
@@ -68,6 +70,9 @@ func (r *Reader) Read() (Line, error) {
 		return Line{}, err
 	}
 	l := Line{Series: fields[0], Name: fields[1]}
+	if r.region >= 0 {
+		l.Region = fields[r.region]
+	}
 	if l.Seconds, err = strconv.ParseFloat(fields[2], 64); err != nil || !(l.Seconds > -1e9 && l.Seconds < 1e9) {
 		return Line{}, r.fault("seconds %q: want a number", fields[2])
 	}
