@@ -71,7 +71,7 @@ func (x *Executor) observe(ctx context.Context, r release.Release, bake, patienc
 	var seen Evidence
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	var told, drawn time.Duration
+	alive, point, line := every(500*time.Millisecond), every((bake+patience)/pictured), every(progressEvery)
 	for {
 		select {
 		case <-ctx.Done():
@@ -89,22 +89,14 @@ func (x *Executor) observe(ctx context.Context, r release.Release, bake, patienc
 			}
 		}
 		seen.Verdict, seen.Reason = together(sources)
-		if seen.Verdict == verdict.Unknown && (failed || elapsed-told > 500*time.Millisecond) {
-			told = elapsed
+		if seen.Verdict == verdict.Unknown && (alive(elapsed) || failed) {
 			if gone := x.hasDied(ctx, r); gone != "" {
 				seen.Verdict, seen.Reason = verdict.Fail, gone
 			}
 		}
 		done := seen.Verdict != verdict.Unknown || elapsed >= bake+patience
-		if done || elapsed-drawn >= (bake+patience)/pictured || elapsed >= progressEvery && elapsed%progressEvery < tick {
-			w := way(sources, elapsed)
-			if done || elapsed-drawn >= (bake+patience)/pictured {
-				seen.Ways, drawn = append(seen.Ways, w), elapsed
-			}
-			if !done && elapsed%progressEvery < tick {
-				x.log.Info("so far", "seen", seen.Reason, "to a fail", percent(w.Fail), "to a pass", percent(w.Pass),
-					"left", (bake + patience - elapsed).Round(time.Second).String())
-			}
+		if point(elapsed) || done {
+			seen.Ways = append(seen.Ways, way(sources, elapsed))
 		}
 		if done {
 			for _, s := range sources {
@@ -113,6 +105,23 @@ func (x *Executor) observe(ctx context.Context, r release.Release, bake, patienc
 			seen.Samples = checks.found()
 			return seen, nil
 		}
+		if line(elapsed) {
+			w := way(sources, elapsed)
+			x.log.Info("so far", "seen", seen.Reason, "to a fail", percent(w.Fail), "to a pass", percent(w.Pass),
+				"left", (bake + patience - elapsed).Round(time.Second).String())
+		}
+	}
+}
+
+// every says once in each period that it is due.
+func every(period time.Duration) func(elapsed time.Duration) bool {
+	next := period
+	return func(elapsed time.Duration) bool {
+		if elapsed < next {
+			return false
+		}
+		next = elapsed + period
+		return true
 	}
 }
 
