@@ -19,7 +19,7 @@ func reference(s step.Step) []byte {
 	b.WriteString("As flags of `backstep " + s.Name + "`, as variables of the environment, and as the host has them (`with:` on GitHub, `inputs:` on GitLab).\n\n")
 	b.WriteString("| input | variable | what it is | default |\n|---|---|---|---|\n")
 	for _, in := range s.Inputs {
-		what, def := told(in)
+		what, def := told(in, help(in))
 		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", in.Name, input.Variable(in.Name), what, def)
 	}
 	if len(s.Outputs) > 0 {
@@ -33,10 +33,9 @@ func reference(s step.Step) []byte {
 }
 
 // told is what an input is and its default, as cells of a table.
-func told(in input.Input) (what, def string) {
-	what = help(in)
+func told(in input.Input, help string) (what, def string) {
 	if in.Secret {
-		what += " A secret: it is masked in logs."
+		help += " A secret: it is masked in logs."
 	}
 	switch {
 	case in.Required:
@@ -44,7 +43,7 @@ func told(in input.Input) (what, def string) {
 	case in.Default != "":
 		def = "`" + in.Default + "`"
 	}
-	return cell(what), cell(def)
+	return cell(help), cell(def)
 }
 
 // configuration is the page of backstep.yml.
@@ -57,7 +56,7 @@ func configuration(sections []config.Section) []byte {
 			b.WriteString("\n| key | what it is | default |\n|---|---|---|\n")
 		}
 		for _, in := range s.Inputs {
-			what, def := told(in)
+			what, def := told(in, explained(in, " A list.", " Keys with values."))
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", in.Name, what, def)
 		}
 	}

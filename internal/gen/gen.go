@@ -180,16 +180,22 @@ func template(s step.Step, handed map[string]bool) []byte {
 		encodeBare(mapping("$[[ inputs.job-name ]]", job)))
 }
 
+// help is what an input is, where a host knows only strings.
 func help(i input.Input) string {
+	return explained(i, " One a line.", " KEY=VALUE, one a line.")
+}
+
+// explained is what an input is, with how a list and a map are written.
+func explained(i input.Input, list, keyed string) string {
 	text := i.Help
 	if len(i.Options) > 0 {
 		text += " One of " + strings.Join(i.Options, ", ") + "."
 	}
 	switch i.Type {
 	case input.ListOf:
-		text += " One a line."
+		text += list
 	case input.MapOf:
-		text += " KEY=VALUE, one a line."
+		text += keyed
 	}
 	return text
 }
