@@ -36,7 +36,7 @@ bench: ## ratios against the named peers
 	go test -run '^$$' -bench . ./...
 
 bench-verdict: ## how often rules take back good releases, and how fast they see bad ones (about half an hour)
-	go run ./bench/verdict -runs 5000 -bad 300
+	go run ./bench/verdict -runs 5000 -bad 200
 
 demo: ## watch a bad release being taken back
 	go run ./cmd/backstep demo

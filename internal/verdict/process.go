@@ -180,13 +180,13 @@ func (d *dispersion) observe(now Counts) {
 	was := d.last
 	d.last = now
 	errors, requests := float64(was.Errors+now.Errors), float64(was.Requests+now.Requests)
-	if was.Requests == 0 || errors < 2 || errors > requests-2 {
-		return // one error is always alone
+	if was.Requests == 0 || errors == 0 || errors == requests {
+		return
 	}
 	share := float64(now.Requests) / requests
 	off := float64(now.Errors) - errors*share
 	variance := errors * share * (1 - share) * (requests - errors) / (requests - 1)
-	weight := min(errors-1, 10) // what a pair tells grows with its errors, to an end: an incident is one pair
+	weight := min(errors, 10) // what a pair tells grows with its errors, to an end: an incident is one pair
 	d.sum += weight * off * off / variance
 	d.weight += weight
 	d.mass += weight * weight
