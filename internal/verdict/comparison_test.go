@@ -350,10 +350,11 @@ func TestComparisonAtExtremes(t *testing.T) {
 }
 
 func BenchmarkComparisonTick(b *testing.B) {
-	r := NewComparison(ComparisonOptions{Harmless: 1.2, Intolerable: 2.5, Alpha: 1e-300, Beta: 1e-300, Bake: time.Hour})
+	r := NewComparison(ComparisonOptions{Harmless: 1, Intolerable: 2.5, Dispersion: 1, Alpha: 1e-300, Beta: 1e-300, Bake: time.Hour})
 	t := Tick{Candidate: Counts{100, 1}, Baseline: Counts{900, 9}}
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Observe(t)
 	}
+	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(20*time.Microsecond), "of-20-µs")
 }
