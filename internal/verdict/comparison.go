@@ -57,8 +57,7 @@ type comparison struct {
 	regions     map[string]*region
 	seen, other Counts
 	failing     int     // ticks in which the candidate failed
-	strength    float64 // the log of the average
-	certainty   float64 // the log of the mirror's average
+	wealth      float64 // the average of up
 	verdict     Verdict
 	reason      string
 }
@@ -101,7 +100,7 @@ var clean = [...]float64{0, 0.125, 0.25, 0.5}
 func NewComparison(o ComparisonOptions) Rule {
 	o.Harmless = max(o.Harmless, 1)
 	o.Intolerable = max(o.Intolerable, 1.5*o.Harmless)
-	r := &comparison{o: o, regions: map[string]*region{}, down: newProcess(false, 0, scaled(better, o.Intolerable))}
+	r := &comparison{o: o, wealth: 1, regions: map[string]*region{}, down: newProcess(false, 0, scaled(better, o.Intolerable))}
 	if o.Rate > 0 {
 		for i, part := range clean {
 			r.rate[i] = against(part*o.Rate, o.Rate)
@@ -146,12 +145,12 @@ func (r *comparison) Observe(t Tick) Verdict {
 		r.reason = fmt.Sprintf("%s, and of late %d of %d: half or more", r.counted(), in.streak.Candidate.Errors, in.streak.Candidate.Requests)
 	case r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests && r.failing > 1 && 4*r.other.Errors < r.other.Requests:
 		r.verdict, r.reason = Fail, r.counted()+": half or more"
-	case r.strength >= -math.Log(r.o.Alpha):
+	case r.wealth >= 1/r.o.Alpha:
 		r.verdict = Fail
-		r.reason = fmt.Sprintf("%s; a good release would look this bad less than once in %s times", r.told(), times(r.strength))
-	case t.Elapsed >= r.o.Bake && r.certainty >= -math.Log(r.o.Beta):
+		r.reason = fmt.Sprintf("%s; a good release would look this bad less than once in %s times", r.told(), times(math.Log(r.wealth)))
+	case t.Elapsed >= r.o.Bake && r.certainty() >= -math.Log(r.o.Beta):
 		r.verdict = Pass
-		r.reason = fmt.Sprintf("%s; %s would look this good less than once in %s times", r.counted(), r.intolerable(), times(r.certainty))
+		r.reason = fmt.Sprintf("%s; %s would look this good less than once in %s times", r.counted(), r.intolerable(), times(r.certainty()))
 	}
 	return r.verdict
 }
@@ -170,27 +169,32 @@ func (r *comparison) judge(in *region, t Tick) {
 	for i, p := range t.Slower {
 		r.move(in, i+1, p, max(null, steady), left)
 	}
-	wealth := r.up[0].wealth()
+	r.wealth = r.up[0].wealth()
 	if others := r.up[1:]; len(others) > 0 {
-		wealth /= 2
+		r.wealth /= 2
 		for i := range others {
-			wealth += others[i].wealth() / float64(2*len(others))
+			r.wealth += others[i].wealth() / float64(2*len(others))
 		}
 	}
-	r.strength = math.Log(wealth)
-
 	r.down.move(t.Candidate, t.Baseline, r.o.Intolerable, bursts)
-	r.certainty = math.Log(r.down.wealth())
-	if r.o.Rate > 0 {
-		var logs [len(clean)]float64
+	if r.o.Rate > 0 && t.Candidate.Requests > 0 && t.Baseline.Requests > 0 {
 		for i := range r.rate {
-			if t.Candidate.Requests > 0 && t.Baseline.Requests > 0 {
-				r.rate[i].log += r.rate[i].of(t.Candidate) / max(bursts.size, 1)
-			}
-			logs[i] = r.rate[i].log
+			r.rate[i].log += r.rate[i].of(t.Candidate) / max(bursts.size, 1)
 		}
-		r.certainty = logAdd(r.certainty, logMean(logs[:])) - math.Ln2
 	}
+}
+
+// certainty is the log of the average of the mirror processes.
+func (r *comparison) certainty() float64 {
+	odds := math.Log(r.down.wealth())
+	if r.o.Rate == 0 {
+		return odds
+	}
+	var logs [len(clean)]float64
+	for i, a := range r.rate {
+		logs[i] = a.log
+	}
+	return logAdd(odds, logMean(logs[:])) - math.Ln2
 }
 
 // move moves the process of the errors, or of a bound of latency, on by a block of a region. It tells how many errors came together before.
@@ -223,7 +227,7 @@ func (r *comparison) Reason() string {
 
 // Progress says how far the evidence has come on the way to a fail and to a pass, from 0 to 1.
 func (r *comparison) Progress() (fail, pass float64) {
-	return way(r.strength, r.o.Alpha), way(r.certainty, r.o.Beta)
+	return way(math.Log(r.wealth), r.o.Alpha), way(r.certainty(), r.o.Beta)
 }
 
 // way is how much of the way to 1/level a process has come, by its log.

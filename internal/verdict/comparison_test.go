@@ -342,8 +342,8 @@ func TestComparisonAtExtremes(t *testing.T) {
 				tick.Elapsed = time.Duration(i+1) * time.Second
 				r.Observe(tick)
 			}
-			if math.IsNaN(r.strength) || math.IsNaN(r.certainty) || math.IsInf(r.strength, 1) || math.IsInf(r.certainty, 1) {
-				t.Errorf("%+v at %g: %g, %g", tick, dispersion, r.strength, r.certainty)
+			if c := r.certainty(); math.IsNaN(r.wealth) || math.IsNaN(c) || math.IsInf(r.wealth, 1) || math.IsInf(c, 1) {
+				t.Errorf("%+v at %g: %g, %g", tick, dispersion, r.wealth, c)
 			}
 		}
 	}
