@@ -52,9 +52,9 @@ func Start(t testing.TB, ready func() bool, as *syscall.Credential, program stri
 		select {
 		case <-ended:
 		case <-time.After(10 * time.Second):
-			_ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
-			<-ended
 		}
+		_ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // and what it has started
+		<-ended
 	}
 	t.Cleanup(stop)
 	for end := time.Now().Add(time.Minute); !ready(); time.Sleep(20 * time.Millisecond) {
