@@ -325,7 +325,15 @@ func TestE2EGitLabComponents(t *testing.T) {
 	write(include(component("build-image", "repository: r.example.com/shop") + component("semver-tag", "") +
 		component("deploy", "environment: production") + component("verify", "environment: production, on-fail: rollback") +
 		component("rollback", "environment: production, job-name: back")))
-	if ok, out := tm.gitlab("--list"); !ok || !strings.Contains(out, "back ") {
+	ok, out := tm.gitlab("--list")
+	// gitlab-ci-local fetches the components beside one another, and two of them may make the same folder; it keeps those it has.
+	for range 5 {
+		if !strings.Contains(out, "cannot create directory") {
+			break
+		}
+		ok, out = tm.gitlab("--list")
+	}
+	if !ok || !strings.Contains(out, "back ") {
 		t.Error("the components were refused")
 	}
 	for _, bad := range []string{component("verify", "environment: production, on-fail: explode"), component("deploy", ""),
