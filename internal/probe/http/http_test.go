@@ -70,7 +70,14 @@ func TestEncryptedAnswers(t *testing.T) {
 			maps.Copy(inputs, c.inputs)
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
-			if r := configured(t, inputs).Check(ctx, server.Listener.Addr().String()); r.Outcome != c.want || !strings.Contains(r.Got, c.got) {
+			p := configured(t, inputs)
+			r := p.Check(ctx, server.Listener.Addr().String())
+			// In TLS 1.3 the request is written before the server has looked at our certificate: its alert and the end of the
+			// connection race, and a broken write says the same.
+			for strings.Contains(r.Got, "broken pipe") || strings.Contains(r.Got, "reset by peer") {
+				r = p.Check(ctx, server.Listener.Addr().String())
+			}
+			if r.Outcome != c.want || !strings.Contains(r.Got, c.got) {
 				t.Errorf("outcome %d, got %q; want %d, %q", r.Outcome, r.Got, c.want, c.got)
 			}
 		})
