@@ -14,6 +14,7 @@ import (
 	"github.com/backstep/backstep/internal/probe"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/verdict"
+	"github.com/backstep/backstep/internal/verdict/ticks"
 )
 
 // Two readings make a tick; a reading that failed, a side that is not known, and a counter that began anew are no data.
@@ -103,7 +104,7 @@ func (s settled) Reason() string { return s.why }
 
 func TestTogether(t *testing.T) {
 	from := func(name string, said verdict.Verdict) *source {
-		return &source{name: name, said: said, rule: settled{why: said.String()}}
+		return &source{record: ticks.Series{Name: name}, said: said, rule: settled{why: said.String()}}
 	}
 	for _, c := range []struct {
 		sources []*source

@@ -40,7 +40,6 @@ const sampleLimit = 5
 
 // source is where evidence comes from, and the rule that judges it.
 type source struct {
-	name   string
 	rule   verdict.Rule
 	record ticks.Series
 	take   func() []verdict.Tick // those that have come since it was called last, Elapsed being set
@@ -167,13 +166,12 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 	}
 	var all []*source
 	if rules > 0 {
-		all = append(all, &source{name: "checks", rule: objective(tick, 0), take: func() []verdict.Tick {
+		all = append(all, &source{record: ticks.Series{Name: "checks"}, rule: objective(tick, 0), take: func() []verdict.Tick {
 			return []verdict.Tick{{Elapsed: time.Since(begin), Candidate: checks.take()}}
 		}})
 	}
 	for _, p := range meters {
-		s := &source{name: p.Name, rule: objective(max(p.Every, block), block)}
-		s.record.Bounds = p.Meter.Bounds()
+		s := &source{record: ticks.Series{Name: p.Name, Bounds: p.Meter.Bounds()}, rule: objective(max(p.Every, block), block)}
 		subjects := []probe.Subject{{Address: in.Address, Release: in.Release}}
 		if other != nil {
 			subjects = append(subjects, probe.Subject{Address: other.Address, Release: other.Release})
@@ -184,9 +182,6 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 		s.take = reader.taken
 		askers.Go(func() { reader.run(ctx) })
 		all = append(all, s)
-	}
-	for _, s := range all {
-		s.record.Name = s.name
 	}
 	return all
 }
@@ -200,7 +195,7 @@ func together(sources []*source) (verdict.Verdict, string) {
 	for _, s := range sources {
 		reason := s.rule.Reason()
 		if len(sources) > 1 {
-			reason = s.name + ": " + reason
+			reason = s.record.Name + ": " + reason
 		}
 		switch {
 		case s.said == verdict.Fail:

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/release"
 )
@@ -89,6 +90,19 @@ func (k Kind) Inputs() []input.Input {
 	}
 	inputs, _ := k.NewMeter()
 	return inputs
+}
+
+// ParseBounds reads bounds of latency, in seconds, rising.
+func ParseBounds(given []string) ([]float64, error) {
+	var bounds []float64
+	for _, s := range given {
+		bound, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(bound > 0) || len(bounds) > 0 && bound <= bounds[len(bounds)-1] {
+			return nil, fault.Inputf("bounds %s: want rising seconds", strings.Join(given, ", "))
+		}
+		bounds = append(bounds, bound)
+	}
+	return bounds, nil
 }
 
 // gotLimit bounds Result.Got, in bytes.

@@ -194,7 +194,7 @@ func (r *comparison) certainty() float64 {
 	for i, a := range r.rate {
 		logs[i] = a.log
 	}
-	return logAdd(odds, logMean(logs[:])) - math.Ln2
+	return logAdd(odds, logSum(logs[:])-math.Log(float64(len(logs)))) - math.Ln2
 }
 
 // move moves the process of the errors, or of a bound of latency, on by a block of a region. It tells how many errors came together before.

@@ -168,7 +168,11 @@ func TestDispersion(t *testing.T) {
 		"no error":               {make([]Counts, 50), 1, 1},
 		"one tick":               {[]Counts{{10, 3}}, 1, 1},
 	} {
-		if got := Dispersion(c.ticks); got < c.low || got > c.high {
+		var d dispersion
+		for _, tick := range c.ticks {
+			d.observe(tick)
+		}
+		if got := max(1, d.bursts().size); got < c.low || got > c.high {
 			t.Errorf("%s: %g, want %g to %g", name, got, c.low, c.high)
 		}
 	}

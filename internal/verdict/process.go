@@ -1,9 +1,6 @@
 package verdict
 
-import (
-	"math"
-	"slices"
-)
+import "math"
 
 // alternative is an odds ratio that a process bets on, with its share of the stake.
 type alternative struct{ odds, stake float64 }
@@ -215,23 +212,4 @@ func (d *dispersion) bursts() burstiness {
 	}
 	low := max(1-2/(9*degrees)-caution*spread, 0.2)
 	return burstiness{max(1, estimate/(low*low*low)), true}
-}
-
-// Dispersion is how many errors of ticks one after the other come together, at least 1; 1 as well when there are too few to tell.
-func Dispersion(ticks []Counts) float64 {
-	var d dispersion
-	for _, t := range ticks {
-		d.observe(t)
-	}
-	return max(1, d.bursts().size)
-}
-
-// logMean is the log of the mean of what logs are the logs of.
-func logMean(logs []float64) float64 {
-	top := slices.Max(logs)
-	sum := 0.0
-	for _, l := range logs {
-		sum += math.Exp(l - top)
-	}
-	return top + math.Log(sum/float64(len(logs)))
 }

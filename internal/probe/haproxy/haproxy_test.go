@@ -2,7 +2,6 @@ package haproxy
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -65,12 +64,7 @@ func TestE2EConformance(t *testing.T) {
 // A server that nobody listens at has errors, and a restart of HAProxy begins its counters anew.
 func TestE2ERefusedAndRestarted(t *testing.T) {
 	probetest.Needs(t, "HAProxy")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := l.Addr().String()
-	l.Close()
+	nobody := probetest.Free(t)
 	b := routertest.HAProxy(t, "retries 0\n    server one "+nobody)
 	m := probetest.OpenMeter(t, Kind(), map[string]string{"socket": b.Socket, "backend": b.Backend})
 	read := func() probe.Totals {

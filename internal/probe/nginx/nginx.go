@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/probe"
 )
@@ -63,15 +62,10 @@ type meter struct {
 }
 
 func (m *meter) open(chosen []string) (probe.Meter, error) {
-	for _, s := range chosen {
-		bound, err := strconv.ParseFloat(s, 64)
-		if err != nil || !(bound > 0) || len(m.bounds) > 0 && bound <= m.bounds[len(m.bounds)-1] {
-			return nil, fault.Inputf("bounds %s: want rising seconds", strings.Join(chosen, ", "))
-		}
-		m.bounds = append(m.bounds, bound)
-	}
+	var err error
+	m.bounds, err = probe.ParseBounds(chosen)
 	m.totals = map[string]*probe.Totals{}
-	return m, nil
+	return m, err
 }
 
 // Bounds are the bounds of the configuration.

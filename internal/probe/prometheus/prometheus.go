@@ -72,15 +72,9 @@ func (m meter) open() (probe.Meter, error) {
 	case len(m.chosen) > 5:
 		return nil, fault.Inputf("%d bounds: want five at most, around the latency that customers feel", len(m.chosen))
 	}
-	for _, s := range m.chosen {
-		bound, err := strconv.ParseFloat(s, 64)
-		if err != nil || !(bound > 0) || len(m.bounds) > 0 && bound <= m.bounds[len(m.bounds)-1] {
-			return nil, fault.Inputf("bounds %s: want rising seconds", strings.Join(m.chosen, ", "))
-		}
-		m.bounds = append(m.bounds, bound)
-	}
+	m.bounds, err = probe.ParseBounds(m.chosen)
 	m.client = &http.Client{}
-	return m, nil
+	return m, err
 }
 
 // Bounds are the bounds of the histogram that are looked at.

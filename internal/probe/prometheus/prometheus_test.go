@@ -2,7 +2,6 @@ package prometheus
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -115,7 +114,7 @@ func TestE2EQueries(t *testing.T) {
 		"several series with le=":     {"histogram": `seconds_bucket or label_replace(seconds_bucket, "copy", "1", "", "")`, "bounds": "0.25"},
 		"the histogram has no bucket": {"bounds": "0.5"},
 		"parse error":                 {"total": "sum("},
-		"connect: connection refused": {"url": "http://" + nobody(t)},
+		"connect: connection refused": {"url": "http://" + probetest.Free(t)},
 		"prometheus: status 404: ":    {"url": url + "/elsewhere"},
 	} {
 		asked := map[string]string{}
@@ -133,15 +132,6 @@ func TestE2EQueries(t *testing.T) {
 	if got, err := m.Read(t.Context(), []probe.Subject{stranger}); err != nil || got[0] != nil {
 		t.Errorf("a release that nobody knows: %+v, %v; want no data", got, err)
 	}
-}
-
-func nobody(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func TestInputs(t *testing.T) {

@@ -18,20 +18,20 @@ import (
 )
 
 // account is who a database server runs as: it refuses to be root.
-func account(t *testing.T, names ...string) (*syscall.Credential, string) {
+func account(t *testing.T, names ...string) *syscall.Credential {
 	t.Helper()
 	if os.Getuid() != 0 {
-		return nil, ""
+		return nil
 	}
 	for _, name := range names {
 		if u, err := user.Lookup(name); err == nil {
 			uid, _ := strconv.Atoi(u.Uid)
 			gid, _ := strconv.Atoi(u.Gid)
-			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, name
+			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 		}
 	}
 	t.Fatalf("none of the users %v is there", names)
-	return nil, ""
+	return nil
 }
 
 // folder is one that belongs to who.
@@ -67,7 +67,7 @@ func postgres(t *testing.T) (string, func()) {
 		t.Fatal("PostgreSQL is not installed")
 	}
 	bin := found[len(found)-1]
-	who, _ := account(t, "postgres", "nobody")
+	who := account(t, "postgres", "nobody")
 	dir, address := folder(t, who), probetest.Free(t)
 	_, port, _ := net.SplitHostPort(address)
 	data := filepath.Join(dir, "data")
@@ -80,13 +80,12 @@ func postgres(t *testing.T) (string, func()) {
 
 // mariadb starts MariaDB, which speaks MySQL's protocol.
 func mariadb(t *testing.T) (string, func()) {
-	who, name := account(t, "mysql", "nobody")
+	who := account(t, "mysql", "nobody")
 	dir, address := folder(t, who), probetest.Free(t)
 	_, port, _ := net.SplitHostPort(address)
 	data, socket := filepath.Join(dir, "data"), filepath.Join(dir, "s")
 	run(t, who, "mariadb-install-db", "--no-defaults", "--datadir="+data, "--auth-root-authentication-method=normal", "--skip-test-db")
 	arguments := []string{"--no-defaults", "--datadir=" + data, "--socket=" + socket, "--port=" + port, "--bind-address=127.0.0.1"}
-	_ = name
 	stop := probetest.Start(t, func() bool {
 		return exec.Command("mariadb", "--no-defaults", "-S", socket, "-u", "root", "-e",
 			"create database if not exists shop; create user if not exists shop@'127.0.0.1' identified by 'secret'; grant select on shop.* to shop@'127.0.0.1'").Run() == nil
