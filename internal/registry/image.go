@@ -40,6 +40,7 @@ func (c *Client) document(ctx context.Context, repository string, name string) (
 	if err != nil {
 		return m, document{}, err
 	}
+	c.manifests.Store(repository+"@"+string(m.Digest), m)
 	var d document
 	if err := json.Unmarshal(m.Body, &d); err != nil {
 		return m, d, fmt.Errorf("read %s: %w", display(repository, name), err)
@@ -155,10 +156,10 @@ func platformName(p *v1.Platform) string {
 }
 
 // Platforms lists the digests of the platform manifests of an index, by "os-arch[-variant]"; empty for an image.
-func (c *Client) Platforms(ctx context.Context, r release.Release) (map[string]release.Digest, error) {
-	_, d, err := c.document(ctx, r.Repository, string(r.Digest))
-	if err != nil {
-		return nil, err
+func (m Manifest) Platforms() (map[string]release.Digest, error) {
+	var d document
+	if err := json.Unmarshal(m.Body, &d); err != nil {
+		return nil, fmt.Errorf("read the platforms of %s: %w", m.Digest.Short(), err)
 	}
 	all := map[string]release.Digest{}
 	for _, child := range d.Manifests {

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/release"
@@ -37,6 +38,10 @@ var ErrDenied = errors.New("access denied")
 // ErrThrottled is wrapped by the error of a registry that went on saying "too many requests".
 var ErrThrottled = errors.New("throttled")
 
+// ErrRefused is wrapped by the error of a request that the registry understood and turned down, and not for lack of
+// access: a tag that is fixed, a manifest whose blobs are missing, a repository that is only read.
+var ErrRefused = errors.New("refused")
+
 // manifestLimit is the largest manifest that is read, in bytes; registries themselves take 4 MiB.
 const manifestLimit = 4 << 20
 
@@ -50,7 +55,12 @@ type Client struct {
 	host  string // the registry that login is for
 	login *login // nil when there is none
 
-	mu         sync.Mutex
+	tryTimeout time.Duration // for one try of a small request
+
+	reaching   singleflight.Group           // one handshake at a time for each repository and scope
+	greeting   *greeting                    // base, which answers GET /v2/ by itself once it knows
+	manifests  sync.Map                     // Manifest by repository and digest: what a digest names never changes
+	mu         sync.Mutex                   // of transports only: nothing is sent under it
 	transports map[string]http.RoundTripper // by repository and scope, with the token they share
 }
 
@@ -64,12 +74,11 @@ func WithTransport(t http.RoundTripper) Option {
 
 // New is a client.
 func New(options ...Option) *Client {
-	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.MaxIdleConnsPerHost = 8
-	c := &Client{base: retrying{next: base}, transports: map[string]http.RoundTripper{}}
+	c := &Client{base: retrying{next: network()}, tryTimeout: tryTimeout, transports: map[string]http.RoundTripper{}}
 	for _, o := range options {
 		o(c)
 	}
+	c.greeting = newGreeting(c.base)
 	return c
 }
 
@@ -127,28 +136,54 @@ func ParseRepository(s string) (string, error) {
 	return r.Name(), nil
 }
 
-// through is the transport for a repository: base with the credentials and tokens that the registry wants.
+// through is the transport for a repository: base with the credentials and tokens that the registry wants. A registry
+// that is stuck holds up only those who wait for it.
 func (c *Client) through(ctx context.Context, repository, action string) (name.Repository, http.RoundTripper, error) {
 	repo, err := name.NewRepository(repository, name.StrictValidation)
 	if err != nil {
 		return repo, nil, fault.Inputf("repository %q: %w", repository, err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	key := repository + " " + action
-	if t, ok := c.transports[key]; ok {
+	c.mu.Lock()
+	t, ok := c.transports[key]
+	c.mu.Unlock()
+	if ok {
 		return repo, t, nil
 	}
+	reached := c.reaching.DoChan(key, func() (any, error) {
+		// Others may join: the handshake does not end with the caller that happened to begin it, and it may be
+		// repeated whatever is sent afterwards.
+		ctx := context.WithValue(small(context.WithoutCancel(ctx), c.tryTimeout), onceKey{}, false)
+		t, err := c.reach(ctx, repo, action)
+		if err == nil {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.transports[key] = t
+		}
+		return t, err
+	})
+	select {
+	case <-ctx.Done():
+		return repo, nil, fmt.Errorf("reach registry %s: %w", repo.RegistryStr(), context.Cause(ctx))
+	case r := <-reached:
+		if r.Err != nil {
+			return repo, nil, r.Err
+		}
+		return repo, r.Val.(http.RoundTripper), nil
+	}
+}
+
+// reach asks the registry how it wants to be talked to, and for a token if it gives some.
+func (c *Client) reach(ctx context.Context, repo name.Repository, action string) (http.RoundTripper, error) {
 	auth, err := c.authenticator(ctx, repo)
 	if err != nil {
-		return repo, nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
+		return nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
 	}
-	t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.base, []string{repo.Scope(action)})
+	t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.greeting, []string{repo.Scope(action)})
 	if err != nil {
-		return repo, nil, told(fmt.Sprintf("reach registry %s", repo.RegistryStr()), repo, err)
+		return nil, told(fmt.Sprintf("reach registry %s", repo.RegistryStr()), repo, err)
 	}
-	c.transports[key] = t
-	return repo, t, nil
+	return t, nil
 }
 
 // EngineAuth is the credentials for a repository as the engine API takes them in X-Registry-Auth: a JSON
@@ -202,7 +237,26 @@ func answered(doing, registry string, status int, detail string) error {
 		return fault.Errorf(fault.Failed, "%s: %w: %s", doing, ErrThrottled, text).
 			WithHint("try again later, or ask the registry for a higher limit")
 	}
-	return fmt.Errorf("%s: %s", doing, text)
+	return fmt.Errorf("%s: %w", doing, refusal{text, status})
+}
+
+// refusal is an answer that says no, or not now.
+type refusal struct {
+	text   string
+	status int
+}
+
+func (r refusal) Error() string { return r.text }
+
+func (r refusal) Is(target error) bool {
+	return target == ErrRefused && r.status/100 == 4 && !busy(r.status)
+}
+
+// Transient says whether what failed may well succeed a moment later: the registry was busy or silent, or the connection
+// broke. Whether it was done then is unknown.
+func Transient(err error) bool {
+	var r refusal
+	return errors.Is(err, ErrThrottled) || errors.Is(err, errCut) || errors.As(err, &r) && busy(r.status) || cutOff(err)
 }
 
 // reply is an answer with its whole body.
@@ -215,12 +269,14 @@ type reply struct {
 // errCut is wrapped by the error of an answer whose body ended early.
 var errCut = errors.New("the answer was cut short")
 
-// do sends one request about a repository and reads at most limit bytes of the answer. What is only read is
-// asked for again when the answer is cut short, which the transport below cannot see.
+// do sends one request about a repository and reads at most limit bytes of the answer. Each try has its own deadline. What
+// is only read is asked for again when the answer is cut short, which the transport below cannot see.
 func (c *Client) do(ctx context.Context, action, method, repository, path string, header http.Header, body []byte, limit int64) (reply, name.Repository, error) {
+	ctx = small(ctx, c.tryTimeout)
+	end := time.Now().Add(budget)
 	for pause := firstPause; ; pause *= 2 {
 		r, repo, err := c.once(ctx, action, method, repository, path, header, body, limit)
-		if !errors.Is(err, errCut) || method != http.MethodGet || pause > time.Second {
+		if !errors.Is(err, errCut) || method != http.MethodGet || isOnce(ctx) || pause > time.Second || time.Now().Add(pause).After(end) {
 			return r, repo, err
 		}
 		if err := sleep(ctx, pause); err != nil {
@@ -288,6 +344,9 @@ func display(repository, name string) string {
 // Get is the manifest called name: a tag or a digest. The digest is computed from what was read.
 func (c *Client) Get(ctx context.Context, repository, name string) (Manifest, error) {
 	doing := "read " + display(repository, name)
+	if known, ok := c.manifests.Load(repository + "@" + name); ok {
+		return known.(Manifest), nil
+	}
 	r, repo, err := c.do(ctx, transport.PullScope, http.MethodGet, repository, "/manifests/"+name,
 		http.Header{"Accept": accepted}, nil, manifestLimit)
 	if err != nil {
@@ -296,7 +355,7 @@ func (c *Client) Get(ctx context.Context, repository, name string) (Manifest, er
 	if r.status != http.StatusOK {
 		return Manifest{}, r.unwanted(doing, repo)
 	}
-	m := Manifest{Digest: digestOf(r.body), MediaType: r.header.Get("Content-Type"), Body: r.body}
+	m := Manifest{Digest: DigestOf(r.body), MediaType: r.header.Get("Content-Type"), Body: r.body}
 	if strings.HasPrefix(name, "sha256:") && string(m.Digest) != name {
 		return Manifest{}, fmt.Errorf("%s: the registry sent %s instead", doing, m.Digest)
 	}
@@ -306,7 +365,8 @@ func (c *Client) Get(ctx context.Context, repository, name string) (Manifest, er
 	return m, nil
 }
 
-func digestOf(body []byte) release.Digest {
+// DigestOf is the digest that a manifest with this body has.
+func DigestOf(body []byte) release.Digest {
 	return release.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(body)))
 }
 
@@ -339,7 +399,7 @@ func (c *Client) Put(ctx context.Context, repository, name, mediaType string, bo
 	if r.status/100 != 2 {
 		return "", r.unwanted(doing, repo)
 	}
-	return digestOf(body), nil
+	return DigestOf(body), nil
 }
 
 // Delete removes a tag or a digest; what is gone already counts as removed. It reports whether the registry
@@ -359,9 +419,10 @@ func (c *Client) Delete(ctx context.Context, repository, name string) (supported
 	return false, r.unwanted(doing, repo)
 }
 
-// PutBlob stores a small blob unless it is there.
+// PutBlob stores a small blob unless it is there. It is repeated under Once too: a blob is named by its content.
 func (c *Client) PutBlob(ctx context.Context, repository string, body []byte) (release.Digest, error) {
-	digest := digestOf(body)
+	ctx = context.WithValue(ctx, onceKey{}, false)
+	digest := DigestOf(body)
 	doing := fmt.Sprintf("write blob %s to %s", digest.Short(), repository)
 	if err := c.hasBlob(ctx, repository, digest); err == nil {
 		return digest, nil
