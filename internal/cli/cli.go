@@ -89,25 +89,32 @@ func (p process) dispatch(ctx context.Context, h host.Host, steps []step.Step) e
 		return p.step(ctx, h, steps[0], args)
 	}
 	if len(args) == 0 || isHelp(args[0]) {
-		if len(args) > 1 {
-			if s, ok := find(steps, args[1]); ok {
-				fmt.Fprint(p.stdout, Help(s))
-				return nil
-			}
-		}
-		fmt.Fprint(p.stdout, overview(steps))
-		return nil
+		return p.help(steps, args[min(len(args), 1):])
 	}
 	if args[0] == "completion" && len(args) == 2 {
 		script, err := completion(args[1], steps)
 		fmt.Fprint(p.stdout, script)
 		return err
 	}
-	s, ok := find(steps, args[0])
-	if !ok {
-		return fault.Inputf("%q is not a step or a command", args[0]).WithHint("they are %s", strings.Join(names(steps), ", "))
+	s, err := find(steps, args[0])
+	if err != nil {
+		return err
 	}
 	return p.step(ctx, h, s, args[1:])
+}
+
+// help prints the help of the step that args name, or what there is.
+func (p process) help(steps []step.Step, args []string) error {
+	if len(args) == 0 {
+		fmt.Fprint(p.stdout, overview(steps))
+		return nil
+	}
+	s, err := find(steps, args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(p.stdout, Help(s))
+	return nil
 }
 
 // step reads the inputs of s and runs it.
@@ -126,6 +133,9 @@ func (p process) step(ctx context.Context, h host.Host, s step.Step, args []stri
 		value, source := given[in.Name], "--"+in.Name
 		if value == "" {
 			value, source = h.Input(in.Name)
+		}
+		if k, ok := h.(host.Keeper); ok && value == "" && in.Handed && !s.Operator {
+			value, source = k.Handed(in.Name)
 		}
 		if m, ok := h.(host.Masker); ok && in.Secret && value != "" {
 			m.Mask(value)
@@ -236,12 +246,13 @@ func (l *logging) logger(w io.Writer) *slog.Logger {
 		}}))
 }
 
-func find(steps []step.Step, name string) (step.Step, bool) {
+// find is the step called name, or the fault that there is none.
+func find(steps []step.Step, name string) (step.Step, error) {
 	i := slices.IndexFunc(steps, func(s step.Step) bool { return s.Name == name })
 	if i < 0 {
-		return step.Step{}, false
+		return step.Step{}, fault.Inputf("%q is not a step or a command", name).WithHint("they are %s", strings.Join(names(steps), ", "))
 	}
-	return steps[i], true
+	return steps[i], nil
 }
 
 func names(steps []step.Step) []string {

@@ -33,7 +33,7 @@ type Config struct {
 	Repository   string // of the images, registry/name
 	Ledger       string // of the ledger; "" is Repository
 	Environments map[release.Environment]*Environment
-	Secrets      []string // the values that were taken from environment variables, for masking
+	Secrets      []string // the values that were taken from environment variables, of all environments, for masking
 }
 
 // Environment is one place to deploy to.
@@ -43,7 +43,7 @@ type Environment struct {
 	Router       func() (router.Front, error) // nil when there is none
 	Strategy     plan.Strategy
 	Weights      []int
-	Variables    map[string]string
+	Variables    func() (map[string]string, error) // what releases run with; the faults of secrets that are not set
 	Drain        time.Duration
 	ReadyTimeout time.Duration
 	Verify       Verify
@@ -70,6 +70,7 @@ type ProbeConfig struct {
 	Timeout time.Duration
 	Probe   probe.Probe
 	Meter   probe.Meter
+	Err     error // the faults of secrets that are not set: there is neither a probe nor a meter then
 }
 
 // The inputs of each part of the file. One declaration gives the parser, the defaults and the schema.
@@ -88,11 +89,11 @@ func (c *Config) inputs() []input.Input {
 // repositoryShape is roughly registry/name; the registry package knows the rest.
 var repositoryShape = regexp.MustCompile(`^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$`)
 
-func (e *Environment) inputs(strategy *string, weights *[]string) []input.Input {
+func (e *Environment) inputs(strategy *string, weights *[]string, variables *map[string]string) []input.Input {
 	return []input.Input{
 		input.String(strategy, "strategy", "How traffic goes from one release to the next; the target's first strategy when it is left out."),
 		input.List(weights, "weights", "canary: the shares of the traffic before all of it, in percent, rising."),
-		input.Map(&e.Variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from."),
+		input.Env(variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from."),
 		input.Duration(&e.Drain, "drain", "How long a release may finish its requests before it is removed.").Or("10s"),
 		input.Duration(&e.ReadyTimeout, "ready-timeout", "How long a release may take to become ready.").Or("60s"),
 	}
@@ -155,7 +156,8 @@ func Load(path string, kinds Kinds, getenv func(string) string) (*Config, error)
 	return Parse(path, data, kinds, getenv)
 }
 
-// Parse reads the text of a file. All faults are returned at once, each with its place.
+// Parse reads the text of a file. All faults are returned at once, each with its place. A variable that a secret
+// is taken from and that is not set is no fault of the file: what needs the secret has it.
 func Parse(file string, data []byte, kinds Kinds, getenv func(string) string) (*Config, error) {
 	r := &reader{file: file, getenv: getenv}
 	root, err := parseYAML(file, data)
@@ -190,7 +192,10 @@ func (r *reader) environment(name release.Environment, f field, kinds Kinds) *En
 	fields := r.mapping(f.value, path)
 	var strategy string
 	var weights []string
-	r.inputs(f.value, fields, e.inputs(&strategy, &weights), "target", "router", "verify")
+	var variables map[string]string
+	r.inputs(f.value, fields, e.inputs(&strategy, &weights, &variables), "target", "router", "verify")
+	unset := r.missing()
+	e.Variables = func() (map[string]string, error) { return variables, unset }
 	if to := fields["target"]; to.key == nil {
 		r.fault(f.key, "%s has no target: want for example target: {kind: %s, …}", path, kinds.Targets[0].Name)
 	} else {
@@ -213,6 +218,9 @@ func (r *reader) target(e *Environment, f field, kinds []target.Kind) {
 	}
 	inputs, open := kinds[i].New()
 	r.inputs(f.value, fields, inputs, "kind")
+	if unset := r.missing(); unset != nil {
+		open = func(target.Environment) (target.Target, router.Router, error) { return nil, nil, unset }
+	}
 	e.Target = Target{Kind: kinds[i], Open: open}
 }
 
@@ -228,6 +236,9 @@ func (r *reader) router(e *Environment, f field, kinds []router.Kind) {
 	}
 	inputs, open := kinds[i].New()
 	r.inputs(f.value, fields, inputs, "kind")
+	if unset := r.missing(); unset != nil {
+		open = func() (router.Front, error) { return nil, unset }
+	}
 	e.Router = open
 }
 
@@ -303,6 +314,7 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 		inputs, open := opener(kinds[k], &p)
 		known := len(r.faults)
 		r.inputs(item, fields, append(p.inputs(kinds[k]), inputs...), "kind")
+		p.Err = r.missing()
 		if len(r.faults) > known {
 			continue
 		}
@@ -310,9 +322,11 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 			r.fault(item, "every %s: want a millisecond at least", p.Every)
 			continue
 		}
-		if err := open(); err != nil {
-			r.fault(item, "%v", err)
-			continue
+		if p.Err == nil {
+			if err := open(); err != nil {
+				r.fault(item, "%v", err)
+				continue
+			}
 		}
 		v.Probes = append(v.Probes, p)
 	}

@@ -3,9 +3,12 @@ package config_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +19,11 @@ import (
 	"github.com/backstep/backstep/internal/catalog"
 	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/router"
+	"github.com/backstep/backstep/internal/secret"
+	"github.com/backstep/backstep/internal/target"
 )
 
 func getenv(name string) string {
@@ -60,8 +67,14 @@ func TestWhole(t *testing.T) {
 	}
 	p, s := c.Environments["production"], c.Environments["staging"]
 	if c.Service != "shop" || c.Ledger != "registry.example.com/acme/shop-ledger" || p.Strategy != plan.Canary || len(p.Weights) != 2 ||
-		p.Variables["DB_URL"] != "postgres://secret" || p.Variables["LOG"] != "info" || p.Drain != 5*time.Second || p.ReadyTimeout != 2*time.Minute {
+		p.Drain != 5*time.Second || p.ReadyTimeout != 2*time.Minute {
 		t.Errorf("production is %+v of %+v", p, c)
+	}
+	if got, err := p.Variables(); err != nil || !maps.Equal(got, map[string]string{"DB_URL": "postgres://secret", "LOG": "info"}) {
+		t.Errorf("the variables of production are %q, %v", got, err)
+	}
+	if got, err := s.Variables(); err != nil || len(got) != 0 {
+		t.Errorf("the variables of staging are %q, %v", got, err)
 	}
 	v := p.Verify
 	if v.Bake != 10*time.Minute || v.Patience != time.Minute || v.Objective != 0.005 || v.Intolerable != 0.02 || v.Alpha != 0.01 || v.Beta != 0.02 ||
@@ -109,7 +122,12 @@ func TestFaults(t *testing.T) {
 			`backstep.yml:3:30: target docker without a router cannot do strategy "canary": it can recreate`},
 		{"weights without canary", around("    weights: [1]\n"), "backstep.yml:6:5: weights belong to strategy canary, not blue-green"},
 		{"weights", around("    strategy: canary\n    weights: [50, 10]\n"), "backstep.yml:7:14: weights 50, 10: want rising whole numbers from 1 to 99"},
-		{"secret that is not set", around("    env: {A: {env: NOBODY}}\n"), "backstep.yml:6:20: env.A takes its value from the environment variable NOBODY, which is not set"},
+		{"secret without a name", around("    env: {A: {env: [B]}, C: {env: ''}}\n"), "backstep.yml:6:20: env.A.env is a list: want the name of an environment variable\n" +
+			"backstep.yml:6:35: env.C.env is \"\": want the name of an environment variable"},
+		{"names of variables", around("    env: {'A B': hunter2, 'C=D': hunter2, '': {env: SHOP_DB_URL}}\n"), "backstep.yml:6:11: env: \"A B\" cannot be the name of an environment variable\n" +
+			"backstep.yml:6:27: env: \"C=D\" cannot be the name of an environment variable\n" +
+			"backstep.yml:6:43: env: a key is empty"},
+		{"names of headers", around("    verify: {probes: [{kind: http, headers: {'': {env: PROBE_TOKEN}}}]}\n"), "backstep.yml:6:46: headers: a key is empty"},
 		{"secret by value", around("    env: {A: {value: x}}\n"), "backstep.yml:6:14: env.A is keys with values: want one value, or {env: NAME} for a secret"},
 		{"list for a value", around("    drain: [1s]\n"), "backstep.yml:6:12: drain is a list: want one value"},
 		{"empty value", around("    drain:\n"), "backstep.yml:6:11: drain is empty: want one value"},
@@ -134,11 +152,12 @@ func TestHostileFiles(t *testing.T) {
 		bomb += string(i) + ": &" + string(i) + " [" + strings.TrimSuffix(strings.Repeat("*"+string(i-1)+",", 9), ",") + "]\n"
 	}
 	for _, c := range []struct{ name, text, want string }{
-		{"levels in a line", strings.Repeat("[", 10_000), "backstep.yml: line 1 is nested deeper than 64 levels"},
-		{"levels by lines", strings.Repeat("[\n", 10_000), "backstep.yml: line 65 is nested deeper than 64 levels"},
+		{"levels in a line", strings.Repeat("[", 5000) + strings.Repeat("]", 5000), "backstep.yml:1:65: nested deeper than 64 levels"},
+		{"levels by lines", strings.Repeat("[\n", 5000) + strings.Repeat("]\n", 5000), "backstep.yml:65:1: nested deeper than 64 levels"},
+		{"levels without an end", strings.Repeat("[\n", 100_000), "backstep.yml: line 10001: exceeded max depth of 10000"},
 		{"levels by indentation", nested(10_000), "backstep.yml: the file is larger than 256 KiB"},
-		{"levels by less indentation", nested(300), "backstep.yml: line 258 is nested deeper than 64 levels"},
-		{"lists in lists", strings.Repeat("- ", 5000), "backstep.yml: line 1 is nested deeper than 64 levels"},
+		{"levels by less indentation", nested(300), "backstep.yml:65:65: nested deeper than 64 levels"},
+		{"lists in lists", strings.Repeat("- ", 5000), "backstep.yml:1:129: nested deeper than 64 levels"},
 		{"1 MB line", "a: " + strings.Repeat("x", 1<<20), "backstep.yml: the file is larger than 256 KiB"},
 		{"long line", "a: " + strings.Repeat("x", 20<<10), "backstep.yml: line 1 is longer than 16 KiB"},
 		{"bomb", bomb, "backstep.yml:1:1: anchors, aliases and merge keys are not read: write the value where it belongs"},
@@ -149,6 +168,103 @@ func TestHostileFiles(t *testing.T) {
 				t.Errorf("got %.300v\nwant %s", err, c.want)
 			}
 		})
+	}
+}
+
+// Brackets in texts and comments open no level.
+func TestBracketsInTexts(t *testing.T) {
+	lines := "    env:\n"
+	for i := range 100 {
+		lines += fmt.Sprintf("      A%d: 'see [1' # and {2, [3\n", i)
+	}
+	if _, err := parse(around(lines)); err != nil {
+		t.Error(err)
+	}
+}
+
+// What an environment does not need cannot hinder it: a variable that is not set is a fault of what takes its value.
+func TestUnsetVariables(t *testing.T) {
+	c, err := parse("service: shop\nrepository: r.example/shop\nenvironments:\n" +
+		"  production:\n    target: {kind: process, socket: s}\n    env: {DB_URL: {env: SHOP_DB_URL}}\n" +
+		"    verify:\n      probes:\n        - {kind: http, headers: {Authorization: {env: NOBODY}, Cookie: {env: NOTHING}}}\n" +
+		"        - {kind: sql, url: {env: NOBODY}, query: select 1, min: 1}\n        - {kind: tcp}\n" +
+		"  staging:\n    target: {kind: process, socket: t}\n    env: {LOG: info, TOKEN: {env: NOBODY}, DB_URL: {env: NOTHING}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Environments["production"].Variables(); err != nil || !maps.Equal(got, map[string]string{"DB_URL": "postgres://secret"}) {
+		t.Errorf("the variables of production are %q, %v", got, err)
+	}
+	if !slices.Equal(c.Secrets, []string{"postgres://secret"}) {
+		t.Errorf("secrets to mask: %q", c.Secrets)
+	}
+	unset := func(err error, want string) {
+		t.Helper()
+		if err == nil || err.Error() != want || fault.CodeOf(err) != fault.Input {
+			t.Errorf("got\n%v\nwant\n%s", err, want)
+		}
+		for _, e := range fault.Each(err) {
+			if hint := fault.HintOf(e); hint != "set it in the job, or in the secrets of the environment" {
+				t.Errorf("hint %q", hint)
+			}
+		}
+	}
+	got, err := c.Environments["staging"].Variables()
+	unset(err, "backstep.yml:14:35: env.TOKEN takes its value from the environment variable NOBODY, which is not set or empty\n"+
+		"backstep.yml:14:58: env.DB_URL takes its value from the environment variable NOTHING, which is not set or empty")
+	if got != nil {
+		t.Errorf("the variables of staging are %q", got)
+	}
+	probes := c.Environments["production"].Verify.Probes
+	if len(probes) != 3 || probes[0].Name != "http 1" || probes[0].Probe != nil || probes[1].Probe != nil || probes[2].Probe == nil || probes[2].Err != nil {
+		t.Fatalf("the probes are %+v", probes)
+	}
+	unset(probes[0].Err, "backstep.yml:9:55: headers.Authorization takes its value from the environment variable NOBODY, which is not set or empty\n"+
+		"backstep.yml:9:78: headers.Cookie takes its value from the environment variable NOTHING, which is not set or empty")
+	unset(probes[1].Err, "backstep.yml:10:34: url takes its value from the environment variable NOBODY, which is not set or empty")
+}
+
+// No target or router has a secret yet: this one of each does.
+func TestUnsetVariablesOfTargetAndRouter(t *testing.T) {
+	var token, password secret.Value
+	opened := 0
+	kinds := config.Kinds{
+		Targets: []target.Kind{{Name: "cloud", Routed: []plan.Strategy{plan.BlueGreen}, New: func() ([]input.Input, func(target.Environment) (target.Target, router.Router, error)) {
+			return []input.Input{input.Secret(&token, "token", "The token.").Must()}, func(target.Environment) (target.Target, router.Router, error) {
+				opened++
+				return nil, nil, nil
+			}
+		}}},
+		Routers: []router.Kind{{Name: "edge", New: func() ([]input.Input, func() (router.Front, error)) {
+			return []input.Input{input.Secret(&password, "password", "The password.").Must()}, func() (router.Front, error) {
+				opened++
+				return nil, nil
+			}
+		}}},
+	}
+	text := []byte("service: s\nrepository: r.example/s\nenvironments: {p: {target: {kind: cloud, token: {env: A}}, router: {kind: edge, password: {env: B}}}}")
+	c, err := config.Parse("backstep.yml", text, kinds, func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := c.Environments["p"]
+	_, _, err = p.Target.Open(target.Environment{})
+	if want := "backstep.yml:3:55: token takes its value from the environment variable A, which is not set or empty"; err == nil || err.Error() != want {
+		t.Errorf("the target: got %v, want %s", err, want)
+	}
+	_, err = p.Router()
+	if want := "backstep.yml:3:97: password takes its value from the environment variable B, which is not set or empty"; err == nil || err.Error() != want {
+		t.Errorf("the router: got %v, want %s", err, want)
+	}
+	if opened > 0 {
+		t.Errorf("%d were opened all the same", opened)
+	}
+	if c, err = config.Parse("backstep.yml", text, kinds, func(name string) string { return "of " + name }); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = c.Environments["p"].Target.Open(target.Environment{})
+	if _, other := c.Environments["p"].Router(); err != nil || other != nil || opened != 2 || token.Reveal() != "of A" || password.Reveal() != "of B" {
+		t.Errorf("with both set: %v, %v, %d opened", err, other, opened)
 	}
 }
 

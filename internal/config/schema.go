@@ -13,6 +13,7 @@ type object map[string]any
 func Schema(kinds Kinds) []byte {
 	var strategy string
 	var weights []string
+	var variables map[string]string
 	var targets, routers, probes []object
 	for _, k := range kinds.Targets {
 		inputs, _ := k.New()
@@ -27,7 +28,7 @@ func Schema(kinds Kinds) []byte {
 	}
 	verify := closed((&Verify{}).inputs())
 	verify["properties"].(object)["probes"] = object{"type": "array", "items": object{"oneOf": probes}}
-	environment := closed((&Environment{}).inputs(&strategy, &weights))
+	environment := closed((&Environment{}).inputs(&strategy, &weights, &variables))
 	environment["properties"].(object)["target"] = object{"oneOf": targets}
 	environment["properties"].(object)["router"] = object{"oneOf": routers}
 	environment["properties"].(object)["verify"] = verify

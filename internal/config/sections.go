@@ -18,9 +18,10 @@ type Section struct {
 func Sections(kinds Kinds) []Section {
 	var strategy string
 	var weights []string
+	var variables map[string]string
 	all := []Section{
 		{"The file", "`environments` holds the environments by their names.", (&Config{}).inputs()},
-		{"environments.NAME", "Besides these: `target`, `router` and `verify`.", (&Environment{}).inputs(&strategy, &weights)},
+		{"environments.NAME", "Besides these: `target`, `router` and `verify`.", (&Environment{}).inputs(&strategy, &weights, &variables)},
 	}
 	for _, k := range kinds.Targets {
 		inputs, _ := k.New()

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,7 @@ import (
 	"github.com/backstep/backstep/internal/input"
 )
 
-// The most that a file may hold. They are checked before it is parsed, so that a hostile one costs nothing.
+// The most that a file may hold. The sizes are checked before it is parsed, so that a hostile one costs little.
 const (
 	sizeLimit  = 256 << 10 // bytes
 	lineLimit  = 16 << 10  // bytes
@@ -45,35 +46,38 @@ func parseYAML(file string, data []byte) (*yaml.Node, error) {
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
 		return nil, fault.Inputf("want one document, without --- in the middle").At(file)
 	}
+	if n := deeper(document.Content[0], depthLimit); n != nil {
+		return nil, fault.Inputf("nested deeper than %d levels", depthLimit).At(fmt.Sprintf("%s:%d:%d", file, n.Line, n.Column))
+	}
 	return document.Content[0], nil
 }
 
-// bounded refuses what would be costly to parse: it counts the levels that the text can open.
+// deeper is the first node that opens more than this many levels, or nil.
+func deeper(n *yaml.Node, levels int) *yaml.Node {
+	if n.Kind != yaml.MappingNode && n.Kind != yaml.SequenceNode {
+		return nil
+	}
+	if levels == 0 {
+		return n
+	}
+	for _, child := range n.Content {
+		if found := deeper(child, levels-1); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// bounded refuses what would be costly to parse. The parser itself bounds levels and aliases.
 func bounded(data []byte) error {
 	if len(data) > sizeLimit {
 		return fmt.Errorf("the file is larger than %d KiB", sizeLimit>>10)
 	}
-	open := 0
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
 		if len(line) > lineLimit {
 			return fmt.Errorf("line %d is longer than %d KiB", number, lineLimit>>10)
-		}
-		indent := len(line) - len(bytes.TrimLeft(line, " -?"))
-		if indent > 4*depthLimit {
-			return fmt.Errorf("line %d is nested deeper than %d levels", number, depthLimit)
-		}
-		for _, c := range line {
-			switch c {
-			case '[', '{':
-				open++
-			case ']', '}':
-				open = max(0, open-1)
-			}
-		}
-		if open > depthLimit {
-			return fmt.Errorf("line %d is nested deeper than %d levels", number, depthLimit)
 		}
 	}
 	return nil
@@ -84,6 +88,7 @@ type reader struct {
 	file    string
 	getenv  func(string) string
 	faults  []placed
+	unset   []placed // of variables that are not set: faults of what needs them
 	secrets []string
 }
 
@@ -96,24 +101,32 @@ type placed struct {
 type field struct{ key, value *yaml.Node }
 
 func (r *reader) fault(at *yaml.Node, format string, args ...any) {
+	r.faults = append(r.faults, r.placed(at, fault.Inputf(format, args...)))
+}
+
+func (r *reader) placed(at *yaml.Node, f *fault.Error) placed {
 	line, column := 1, 1
 	if at != nil {
 		line, column = max(at.Line, 1), max(at.Column, 1)
 	}
-	r.faults = append(r.faults, placed{line, column,
-		fault.Inputf(format, args...).At(fmt.Sprintf("%s:%d:%d", r.file, line, column))})
+	return placed{line, column, f.At(fmt.Sprintf("%s:%d:%d", r.file, line, column))}
 }
 
 // err is all faults, in the order of the file.
-func (r *reader) err() error {
-	slices.SortStableFunc(r.faults, func(a, b placed) int {
-		if a.line != b.line {
-			return a.line - b.line
-		}
-		return a.column - b.column
-	})
+func (r *reader) err() error { return inOrder(r.faults) }
+
+// missing is the faults of the variables that were not set since it was called last. They hinder only what
+// takes its value from them: the way back of one environment does not need the secrets of another.
+func (r *reader) missing() error {
+	unset := r.unset
+	r.unset = nil
+	return inOrder(unset)
+}
+
+func inOrder(faults []placed) error {
+	slices.SortStableFunc(faults, func(a, b placed) int { return cmp.Or(a.line-b.line, a.column-b.column) })
 	var all []error
-	for _, p := range r.faults {
+	for _, p := range faults {
 		all = append(all, p.err)
 	}
 	return errors.Join(all...)
@@ -200,13 +213,18 @@ func (r *reader) inputs(at *yaml.Node, fields map[string]field, inputs []input.I
 	}
 }
 
-// values is what an input is set to by a node.
+// values is what an input is set to by a node; not ok when there is a fault, or a variable that is not set.
 func (r *reader) values(n *yaml.Node, in input.Input) ([]string, bool) {
 	switch in.Type {
 	case input.MapOf:
 		var values []string
 		ok := true
 		for name, f := range r.mapping(n, in.Name) {
+			if err := in.CheckKey(name); err != nil {
+				r.fault(f.key, "%s: %v", in.Name, err)
+				ok = false
+				continue
+			}
 			value, known := r.scalar(f.value, in.Name+"."+name, true)
 			values, ok = append(values, name+"="+value), ok && known
 		}
@@ -240,9 +258,14 @@ func (r *reader) scalar(n *yaml.Node, path string, reference bool) (string, bool
 		r.fault(n, "%s is keys with values: want one value, or {env: NAME} for a secret", path)
 		return "", false
 	}
+	if f.value.Kind != yaml.ScalarNode || f.value.Value == "" {
+		r.fault(f.value, "%s.env is %s: want the name of an environment variable", path, shape(f.value))
+		return "", false
+	}
 	value := r.getenv(f.value.Value)
 	if value == "" {
-		r.fault(f.value, "%s takes its value from the environment variable %s, which is not set", path, f.value.Value)
+		r.unset = append(r.unset, r.placed(f.value, fault.Inputf("%s takes its value from the environment variable %s, which is not set or empty",
+			path, f.value.Value).WithHint("set it in the job, or in the secrets of the environment")))
 		return "", false
 	}
 	r.secrets = append(r.secrets, value)

@@ -27,12 +27,6 @@ const (
 func Files(steps []step.Step, kinds config.Kinds) (map[string][]byte, error) {
 	files := map[string][]byte{"docs/reference/backstep.schema.json": config.Schema(kinds),
 		"docs/reference/configuration.md": configuration(config.Sections(kinds))}
-	handed := map[string]bool{} // what an earlier job can hand on in its dotenv report
-	for _, s := range steps {
-		for _, out := range s.Outputs {
-			handed[out.Name] = true
-		}
-	}
 	var packaged []step.Step
 	for _, s := range steps {
 		files["docs/reference/"+s.Name+".md"] = reference(s)
@@ -41,7 +35,7 @@ func Files(steps []step.Step, kinds config.Kinds) (map[string][]byte, error) {
 		}
 		packaged = append(packaged, s)
 		files["actions/"+s.Name+"/action.yml"] = encode(action("backstep "+s.Name, s.Summary, s.Inputs, s.Outputs, s.Name, s.Shell))
-		files["templates/"+s.Name+"/template.yml"] = template(s, handed)
+		files["templates/"+s.Name+"/template.yml"] = template(s)
 	}
 	inputs, outputs, err := union(packaged)
 	if err != nil {
@@ -111,7 +105,7 @@ func action(name, summary string, inputs []input.Input, outputs []input.Output, 
 // template is a component of GitLab. Values reach the step by variables that are not expanded, never by the
 // script. A required input that another step has as an output may be left out: GitLab lets the variables of a
 // dotenv report go before those of the job. What is secret is no input, since inputs are shown to everybody.
-func template(s step.Step, handed map[string]bool) []byte {
+func template(s step.Step) []byte {
 	in := mapping(
 		"job-name", mapping("description", text("The name of the job."), "default", text(s.Name)),
 		"stage", mapping("description", text("The stage of the job."), "default", text("deploy")),
@@ -137,7 +131,7 @@ func template(s step.Step, handed map[string]bool) []byte {
 		case input.Number:
 			// A number cannot be left out on GitLab, a text of digits can.
 			put(one, "regex", quoted("^[0-9]*$"))
-			if !i.Required || handed[i.Name] {
+			if !i.Required || i.Handed {
 				put(one, "default", quoted(i.Default))
 			}
 		default:
@@ -148,7 +142,7 @@ func template(s step.Step, handed map[string]bool) []byte {
 				}
 				put(one, "options", sequence(options...))
 			}
-			if !i.Required || handed[i.Name] {
+			if !i.Required || i.Handed {
 				put(one, "default", quoted(i.Default))
 			}
 		}

@@ -16,7 +16,7 @@ import (
 func sample(help string) step.Step {
 	var s, image string
 	return step.Step{Name: "sample", Summary: "A sample: with # signs", Doc: "Doc.",
-		Inputs:  []input.Input{input.String(&s, "mode", help).OneOf("yes", "no").Or("no"), input.String(&image, "image", "The image.").Must()},
+		Inputs:  []input.Input{input.String(&s, "mode", help).OneOf("yes", "no").Or("no"), input.String(&image, "image", "The image.").Must().FromStep()},
 		Outputs: []input.Output{{Name: "image", Help: "The image."}},
 		Run:     func(context.Context, *step.Runtime) error { return nil }}
 }

@@ -23,8 +23,16 @@ type Host interface {
 	Run() Run
 	// Input is the value of the input called name and the variable it came from; "" is unset.
 	Input(name string) (value, source string)
-	// Output hands a value to later steps. What would not survive the host's format is an error.
+	// Output hands a value to later steps. What would not survive the host's format is an error, unless the host
+	// has another place for it; the value that was there before never stays.
 	Output(name, value string) error
+}
+
+// Keeper keeps outputs where later steps of the same job find them.
+type Keeper interface {
+	// Handed is the value that an earlier step has put out under name, and where it was found; "" when none has. It is
+	// for inputs that say FromStep: the same name can mean something else in another step.
+	Handed(name string) (value, source string)
 }
 
 // Masker keeps a secret out of the host's logs. It is called before anything is logged.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/secret"
@@ -38,7 +40,9 @@ type Input struct {
 	Options  []string // the closed set of values, when there is one
 	ByAction string   // what an action of GitHub gives when nothing is given, an expression
 	Secret   bool     // masked before anything is logged; only by reference in a file
+	Handed   bool     // an earlier step's output of the same name is taken when nothing else is given
 	set      func([]string) error
+	key      func(string) error // what a map's keys have to be
 }
 
 // Output is one declared output. It is written through the variable that declares it.
@@ -87,6 +91,17 @@ func Duration(p *time.Duration, name, help string) Input {
 // Span declares a length of time that may be zero.
 func Span(p *time.Duration, name, help string) Input {
 	return Bind(p, name, help, parseDuration)
+}
+
+// Time declares a point in time, as RFC 3339 writes it.
+func Time(p *time.Time, name, help string) Input {
+	return Bind(p, name, help, func(s string) (time.Time, error) {
+		at, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			return at, fmt.Errorf("%q is no time: want for example 2026-12-01T08:00:00Z", s)
+		}
+		return at, nil
+	})
 }
 
 func parseDuration(s string) (time.Duration, error) {
@@ -148,14 +163,22 @@ func List(p *[]string, name, help string) Input {
 	}}
 }
 
-// Map declares keys with values.
-func Map(p *map[string]string, name, help string) Input {
-	return Input{Name: name, Help: help, Type: MapOf, set: func(values []string) error {
+// Map declares keys with values. No fault repeats a value: it can be a secret.
+func Map(p *map[string]string, name, help string) Input { return keyed(p, name, help, anyKey) }
+
+// Env declares environment variables with their values.
+func Env(p *map[string]string, name, help string) Input { return keyed(p, name, help, variableKey) }
+
+func keyed(p *map[string]string, name, help string, check func(string) error) Input {
+	return Input{Name: name, Help: help, Type: MapOf, key: check, set: func(values []string) error {
 		m := make(map[string]string, len(values))
-		for _, line := range values {
+		for i, line := range values {
 			key, value, ok := strings.Cut(line, "=")
-			if !ok || key == "" {
-				return fmt.Errorf("%q: want KEY=VALUE", line)
+			if !ok {
+				return fmt.Errorf("line %d has no =: want KEY=VALUE", i+1)
+			}
+			if err := check(key); err != nil {
+				return err
 			}
 			if _, twice := m[key]; twice {
 				return fmt.Errorf("%s is there twice", key)
@@ -167,11 +190,40 @@ func Map(p *map[string]string, name, help string) Input {
 	}}
 }
 
+func anyKey(key string) error {
+	switch {
+	case key == "":
+		return errors.New("a key is empty")
+	case strings.Contains(key, "="):
+		return fmt.Errorf("%q has a = in it", key)
+	}
+	return nil
+}
+
+// variableKey takes what engines and shells can hand on. Names with dots and dashes exist: frameworks read them.
+func variableKey(key string) error {
+	if key == "" {
+		return anyKey(key)
+	}
+	odd := func(c rune) bool { return c == '=' || unicode.IsSpace(c) || !unicode.IsPrint(c) }
+	if strings.ContainsFunc(key, odd) || !utf8.ValidString(key) {
+		return fmt.Errorf("%q cannot be the name of an environment variable", key)
+	}
+	return nil
+}
+
+// CheckKey says what is wrong with a key of a map, before there is a value to it.
+func (in Input) CheckKey(key string) error { return in.key(key) }
+
 // Must makes the input required.
 func (in Input) Must() Input { in.Required = true; return in }
 
 // Or gives the input a default, written as a user would write it.
 func (in Input) Or(value string) Input { in.Default = value; return in }
+
+// FromStep says that an earlier step can hand the value on, as its output of the same name. Without it an output
+// never becomes an input: the reason of a verdict is not the reason of a rollback.
+func (in Input) FromStep() Input { in.Handed = true; return in }
 
 // OneOf closes the set of values.
 func (in Input) OneOf(options ...string) Input { in.Options = options; return in }

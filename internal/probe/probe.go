@@ -54,7 +54,8 @@ type Totals struct {
 	Slower   []int // of them, for each of the meter's bounds, those that took longer
 }
 
-// Meter counts what customers get.
+// Meter counts what customers get. One that holds something open between two readings is an io.Closer too: Close
+// ends a bake, can be repeated, and a Read after it begins a new one.
 type Meter interface {
 	// Read gives the totals of each subject, in their order; nil for one that is not known, which is no data. Counters
 	// that have begun anew are lower than before; the caller sees that.

@@ -13,38 +13,58 @@ import (
 	"github.com/backstep/backstep/internal/input"
 )
 
-// The limits of GitLab's dotenv reports: bytes of the file, and the least number of variables that an
-// instance allows by default.
-const (
-	sizeLimit     = 5 << 10
-	variableLimit = 20
-)
+// Report is a dotenv file. It knows no quotes, so a value that has more than one line goes to
+// backstep-outputs.json beside it only; everything else goes to both.
+type Report struct {
+	Path             string
+	Bytes, Variables int // the most that whoever reads it takes; 0 is any number
+}
 
-// Report is a dotenv file. It knows no quotes, so a value that has more than one line, or that would not fit,
-// goes to backstep-outputs.json beside it.
-type Report struct{ Path string }
-
-// Set writes one output as BACKSTEP_NAME=value; a second value replaces the first.
+// Set writes one output as BACKSTEP_NAME=value; a second value replaces the first. A value that would break a
+// limit is an error, and so that the others survive, the file stays without it.
 func (r Report) Set(name, value string) error {
 	beside := JSON{Path: filepath.Join(filepath.Dir(r.Path), "backstep-outputs.json")}
 	if err := beside.Set(name, value); err != nil {
 		return err
-	}
-	if strings.ContainsAny(value, "\r\n") || value == "" {
-		return nil
 	}
 	old, err := os.ReadFile(r.Path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	key := input.Variable(name) + "="
-	lines := slices.DeleteFunc(input.Lines(string(old)), func(line string) bool { return strings.HasPrefix(line, key) })
-	lines = append(lines, key+value)
-	text := strings.Join(lines, "\n") + "\n"
-	if len(text) > sizeLimit || len(lines) > variableLimit {
-		return nil
+	kept := slices.DeleteFunc(input.Lines(string(old)), func(line string) bool { return strings.HasPrefix(line, key) })
+	if value == "" || strings.ContainsAny(value, "\r\n") {
+		if len(old) == 0 {
+			return nil
+		}
+		return r.write(kept)
 	}
-	return os.WriteFile(r.Path, []byte(text), 0o644)
+	lines := append(slices.Clone(kept), key+value)
+	if broken := r.broken(lines); broken != "" {
+		return errors.Join(r.write(kept), fmt.Errorf("%s would have %s are taken: %s is only in backstep-outputs.json beside it", r.Path, broken, name))
+	}
+	return r.write(lines)
+}
+
+// broken says which limit the lines break, or "".
+func (r Report) broken(lines []string) string {
+	switch size := len(text(lines)); {
+	case r.Variables > 0 && len(lines) > r.Variables:
+		return fmt.Sprintf("%d variables, and at most %d", len(lines), r.Variables)
+	case r.Bytes > 0 && size > r.Bytes:
+		return fmt.Sprintf("%d bytes, and at most %d", size, r.Bytes)
+	}
+	return ""
+}
+
+func (r Report) write(lines []string) error { return os.WriteFile(r.Path, text(lines), 0o644) }
+
+func text(lines []string) []byte {
+	var b strings.Builder
+	for _, line := range lines {
+		b.WriteString(line + "\n")
+	}
+	return []byte(b.String())
 }
 
 // Get is what an earlier step has set under name in the file at path, a JSON object when its name ends in .json;

@@ -39,20 +39,59 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// GitLab refuses a report that is too large or has too many variables: ours never is, and keeps what it had.
-func TestReportStaysWithinLimits(t *testing.T) {
-	r := Report{Path: filepath.Join(t.TempDir(), "backstep.env")}
-	for i := range 30 {
+// A value that a report cannot hold does not leave the value before it there.
+func TestReportKeepsNoStaleValue(t *testing.T) {
+	for _, value := range []string{"", "two\nlines", "two\rlines"} {
+		r := Report{Path: filepath.Join(t.TempDir(), "backstep.env")}
+		for _, v := range [][2]string{{"previous", "sha256:1"}, {"seq", "7"}, {"previous", value}} {
+			if err := r.Set(v[0], v[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, want := read(t, r.Path), "BACKSTEP_SEQ=7\n"; got != want {
+			t.Errorf("after %q the report is %q, want %q", value, got, want)
+		}
+		if got := Get(filepath.Join(filepath.Dir(r.Path), "backstep-outputs.json"), "previous"); got != value {
+			t.Errorf("beside it is %q, want %q", got, value)
+		}
+	}
+}
+
+// A report with limits never goes beyond them: it keeps what it had, without the value that was replaced.
+func TestReportWithinLimits(t *testing.T) {
+	r := Report{Path: filepath.Join(t.TempDir(), "backstep.env"), Bytes: 100, Variables: 3}
+	for i := range 3 {
 		if err := r.Set(fmt.Sprintf("o-%d", i), "x"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Set("o-0", strings.Repeat("y", 6000)); err != nil {
-		t.Fatal(err)
+	const beside = ": o-%d is only in backstep-outputs.json beside it"
+	for _, c := range []struct {
+		output      int
+		value, want string
+	}{
+		{3, "x", r.Path + " would have 4 variables, and at most 3 are taken" + beside},
+		{0, strings.Repeat("y", 200), r.Path + " would have 244 bytes, and at most 100 are taken" + beside},
+	} {
+		want := fmt.Sprintf(c.want, c.output)
+		if err := r.Set(fmt.Sprintf("o-%d", c.output), c.value); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		if got := Get(filepath.Join(filepath.Dir(r.Path), "backstep-outputs.json"), fmt.Sprintf("o-%d", c.output)); got != c.value {
+			t.Errorf("beside it is %q, want %q", got, c.value)
+		}
 	}
-	got := read(t, r.Path)
-	if lines := strings.Count(got, "\n"); lines != 20 || len(got) > 5<<10 || !strings.HasPrefix(got, "BACKSTEP_O_0=x\nBACKSTEP_O_1=x\n") {
-		t.Errorf("%d lines, %d bytes: %.60q", lines, len(got), got)
+	if got, want := read(t, r.Path), "BACKSTEP_O_1=x\nBACKSTEP_O_2=x\n"; got != want {
+		t.Errorf("the report is %q, want %q", got, want)
+	}
+	unlimited := Report{Path: filepath.Join(t.TempDir(), "backstep.env")}
+	for i := range 30 {
+		if err := unlimited.Set(fmt.Sprintf("o-%d", i), strings.Repeat("x", 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := Get(unlimited.Path, "o-29"); len(got) != 1000 {
+		t.Errorf("without limits: %d bytes", len(got))
 	}
 }
 

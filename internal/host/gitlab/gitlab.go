@@ -7,6 +7,13 @@ import (
 	"github.com/backstep/backstep/internal/input"
 )
 
+// What GitLab takes of a dotenv report: bytes, and the least number of variables that an instance allows by
+// default. It refuses the whole report of a job that has more.
+const (
+	sizeLimit     = 5 << 10
+	variableLimit = 20
+)
+
 // Kind is the gitlab host.
 func Kind() host.Kind {
 	return host.Kind{
@@ -37,9 +44,9 @@ func (g gitlab) Input(name string) (string, string) {
 }
 
 // Output writes to the dotenv report that the component declares. What a dotenv report cannot hold, such as
-// release notes, goes into a JSON file beside it.
+// release notes, goes into a JSON file beside it; a value that would be too much for the report is an error.
 func (g gitlab) Output(name, value string) error {
-	return dotenv.Report{Path: g.path()}.Set(name, value)
+	return dotenv.Report{Path: g.path(), Bytes: sizeLimit, Variables: variableLimit}.Set(name, value)
 }
 
 func (g gitlab) path() string {

@@ -30,6 +30,7 @@ type plain struct{ env host.Environment }
 
 var (
 	_ host.Host       = plain{}
+	_ host.Keeper     = plain{}
 	_ host.Summarizer = plain{}
 )
 
@@ -103,8 +104,7 @@ func withoutUser(address string) string {
 	return address
 }
 
-// Input reads BACKSTEP_, then PLUGIN_, which Drone and Woodpecker set, then what an earlier step has written to
-// the file that BACKSTEP_OUTPUT names: the steps of a script hand on what they find out.
+// Input reads BACKSTEP_, then PLUGIN_, which Drone and Woodpecker set.
 func (p plain) Input(name string) (string, string) {
 	v := input.Variable(name)
 	for _, v := range []string{v, strings.Replace(v, "BACKSTEP_", "PLUGIN_", 1)} {
@@ -112,6 +112,12 @@ func (p plain) Input(name string) (string, string) {
 			return value, v
 		}
 	}
+	return "", ""
+}
+
+// Handed reads what an earlier step has written to the file that BACKSTEP_OUTPUT names: the steps of a script hand
+// on what they find out.
+func (p plain) Handed(name string) (string, string) {
 	if path := p.env.Getenv("BACKSTEP_OUTPUT"); path != "" {
 		if value := dotenv.Get(path, name); value != "" {
 			return value, path

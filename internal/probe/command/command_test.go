@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,5 +47,44 @@ func TestPrograms(t *testing.T) {
 	}
 	if got := probetest.Refused(t, Kind(), map[string]string{"argv": "no-such-program"}); !strings.Contains(got, "no-such-program") {
 		t.Errorf("no such program: %q", got)
+	}
+}
+
+// A program gets what programs need, what its probe gives it, and nothing of what our own steps were told.
+func TestEnvironment(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "env")
+	for _, name := range []string{"BACKSTEP_REGISTRY_PASSWORD", "INPUT_TOKEN", "GITHUB_TOKEN", "CI_JOB_TOKEN", "AWS_SECRET_ACCESS_KEY"} {
+		t.Setenv(name, "hunter2")
+	}
+	needed := []string{"HOME", "TMPDIR", "LANG", "LC_ALL", "LC_TIME", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+	for _, name := range needed {
+		t.Setenv(name, "/needed")
+	}
+	t.Setenv("PATH", os.Getenv("PATH"))
+	r := probetest.Open(t, Kind(), map[string]string{"argv": "sh\n-c\nenv >" + file + `; echo '{"outcome": "pass"}'`, "env": "SHOP_TOKEN=abc\nTZ=Asia/Shanghai"}).
+		Check(t.Context(), "127.0.0.1:8080")
+	if r.Outcome != probe.Pass {
+		t.Fatalf("%+v", r)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		got[name] = value
+	}
+	want := map[string]string{"PATH": os.Getenv("PATH"), "BACKSTEP_ADDRESS": "127.0.0.1:8080", "SHOP_TOKEN": "abc"}
+	for _, name := range needed {
+		want[name] = "/needed"
+	}
+	want["TZ"] = "Asia/Shanghai"
+	for _, name := range []string{"PWD", "OLDPWD", "SHLVL", "_"} { // the shell's own
+		delete(got, name)
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the program has\n%q\nwant\n%q", got, want)
 	}
 }

@@ -68,10 +68,22 @@ func (m *meter) open(chosen []string) (probe.Meter, error) {
 	return m, err
 }
 
+// Close closes the log. A Read after it begins anew, at the end of the log.
+func (m *meter) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.file == nil {
+		return nil
+	}
+	err := m.file.Close()
+	m.file, m.rest, m.lines, m.totals = nil, nil, 0, map[string]*probe.Totals{}
+	return err
+}
+
 // Bounds are the bounds of the configuration.
 func (m *meter) Bounds() []float64 { return m.bounds }
 
-// Read reads what was written since it was called last; the first call begins at the end of the log.
+// Read reads what was written since it was called last; the first call, and the first after Close, begins at the end of the log.
 func (m *meter) Read(ctx context.Context, of []probe.Subject) ([]*probe.Totals, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

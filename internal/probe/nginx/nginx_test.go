@@ -3,6 +3,7 @@ package nginx
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -177,5 +178,69 @@ func TestE2ELog(t *testing.T) {
 	}
 	if got := probetest.Refused(t, Kind(), map[string]string{"log": s.log, "bounds": "2\n1"}); !strings.Contains(got, "want rising seconds") {
 		t.Errorf("falling bounds: %q", got)
+	}
+}
+
+// A bake that is over leaves no file open, and the next one counts from its own beginning.
+func TestClose(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	write := func(lines int) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range lines {
+			fmt.Fprintln(f, `{"upstream":"10.0.0.1:80","status":"500","seconds":"0.2"}`)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opened := func() (n int) {
+		t.Helper()
+		files, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("needs /proc")
+		}
+		for _, f := range files {
+			if to, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil && to == path {
+				n++
+			}
+		}
+		return n
+	}
+	write(1)
+	m := probetest.OpenMeter(t, Kind(), map[string]string{"log": path, "bounds": "0.1"})
+	read := func() probe.Totals {
+		t.Helper()
+		got, err := m.Read(t.Context(), []probe.Subject{{Address: "10.0.0.1:80"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *got[0]
+	}
+	for bake := range 3 {
+		if got := read(); got.Requests != 0 {
+			t.Errorf("bake %d begins with %+v", bake, got)
+		}
+		write(2)
+		if got := read(); got.Requests != 2 || got.Errors != 2 || got.Slower[0] != 2 {
+			t.Errorf("bake %d read %+v", bake, got)
+		}
+		if n := opened(); n != 1 {
+			t.Errorf("bake %d has the log open %d times", bake, n)
+		}
+		write(1) // between two bakes
+		closer, ok := m.(io.Closer)
+		if !ok {
+			t.Fatal("it cannot be closed")
+		}
+		if err := closer.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := opened(); n != 0 {
+			t.Errorf("after bake %d the log is open %d times", bake, n)
+		}
 	}
 }

@@ -3,6 +3,8 @@ package probetest
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -76,24 +78,44 @@ func Refused(t testing.TB, kind probe.Kind, inputs map[string]string) string {
 	return ""
 }
 
-// counting counts the connections that it has accepted.
+// counting counts the connections that it has accepted, and the bytes that were said on them.
 type counting struct {
 	net.Listener
-	opened atomic.Int64
+	opened, said atomic.Int64
 }
 
 func (l *counting) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if err == nil {
-		l.opened.Add(1)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	l.opened.Add(1)
+	return talking{c, &l.said}, nil
+}
+
+type talking struct {
+	net.Conn
+	said *atomic.Int64
+}
+
+func (c talking) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.said.Add(int64(n))
+	return n, err
 }
 
 // Run checks a probe against a server that is well, as serve makes one, and against one that is not there.
 func Run(t *testing.T, kind probe.Kind, inputs map[string]string, serve func(net.Listener)) {
 	t.Helper()
-	p := Open(t, kind, inputs)
+	for _, f := range faults(t, Open(t, kind, inputs), serve) {
+		t.Error(f)
+	}
+}
+
+// faults are what is wrong with p.
+func faults(t *testing.T, p probe.Probe, serve func(net.Listener)) (found []string) {
+	t.Helper()
+	wrong := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	server := &counting{Listener: listen(t)}
 	go serve(server)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -102,32 +124,38 @@ func Run(t *testing.T, kind probe.Kind, inputs map[string]string, serve func(net
 	const checks = 3
 	for range checks {
 		if r := p.Check(ctx, well); r.Outcome != probe.Pass || r.Got != "" || r.Took <= 0 {
-			t.Fatalf("a server that is well: %+v", r)
+			wrong("a server that is well: %+v", r)
+			return found
 		}
 	}
 	for server.opened.Load() < checks && ctx.Err() == nil { // a connection is counted after it opens
 		time.Sleep(time.Millisecond)
 	}
 	if got := server.opened.Load(); got != checks {
-		t.Errorf("%d checks opened %d connections: each has to open its own", checks, got)
+		wrong("%d checks opened %d connections: each has to open its own", checks, got)
 	}
 
 	gone := listen(t)
 	gone.Close()
 	if r := p.Check(ctx, gone.Addr().String()); r.Outcome != probe.Fail || r.Got == "" {
-		t.Errorf("nobody listens: %+v, want a fail with what was found", r)
+		wrong("nobody listens: %+v, want a fail with what was found", r)
 	}
 	silent := listen(t) // takes connections and says nothing
-	limit, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	if r := p.Check(limit, silent.Addr().String()); r.Outcome == probe.NoData || r.Took > 30*time.Second {
-		t.Errorf("no answer: %+v, want a verdict in time", r)
+	want := probe.Fail
+	if server.said.Load() == 0 {
+		want = probe.Pass // the server that is well says nothing either
 	}
-	stop()
+	limit, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	if r := p.Check(limit, silent.Addr().String()); r.Outcome != want || r.Took > 30*time.Second {
+		wrong("no answer: %+v, want outcome %d in time", r, want)
+	}
 	cancelled, stop := context.WithCancel(t.Context())
 	stop()
 	if r := p.Check(cancelled, well); r.Outcome != probe.NoData {
-		t.Errorf("a check that was called off: %+v, want no data", r)
+		wrong("a check that was called off: %+v, want no data", r)
 	}
+	return found
 }
 
 func listen(t *testing.T) net.Listener {
@@ -181,6 +209,20 @@ func RunMeter(t *testing.T, m probe.Meter, traffic Traffic) {
 			t.Errorf("%d counts for the bounds %v", len(now[1].Slower), m.Bounds())
 		}
 		before = now
+	}
+	if c, ok := m.(io.Closer); ok { // a bake is over, and another one begins
+		for range 2 {
+			if err := c.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		}
+		if _, err := read(); err != nil {
+			t.Fatalf("read after it was closed: %v", err)
+		}
+		traffic.Send(t, 3, 1)
+		if now, err := read(); err != nil || now[1] == nil || now[1].Requests != 3 || now[1].Errors != 1 {
+			t.Errorf("a bake after it was closed: read %+v, %v", now, err)
+		}
 	}
 	traffic.Stop()
 	if got, err := read(); err == nil {

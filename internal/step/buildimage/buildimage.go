@@ -82,7 +82,7 @@ func Step() step.Step {
 			input.Map(&r.Labels, "labels", "Labels of the image, beside those that are set by themselves."),
 			input.List(&r.Tags, "tags", "Tags to give the image.").
 				Matching(regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`), "1.4.2"),
-			input.String(&o.version, "version", step.VersionHelp),
+			input.String(&o.version, "version", step.VersionHelp).FromStep(),
 		}, o.login.Inputs()...),
 		Outputs: []input.Output{outImage, outDigest, outTags, outMetadata},
 		Run:     func(ctx context.Context, rt *step.Runtime) error { return run(ctx, rt, r, o) },

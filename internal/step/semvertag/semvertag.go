@@ -68,7 +68,7 @@ func Step() step.Step {
 		Doc:     doc,
 		Shell:   true,
 		Inputs: append([]input.Input{
-			input.String(&in.image, "image", step.ImageHelp),
+			input.String(&in.image, "image", step.ImageHelp).FromStep(),
 			input.String(&in.level, "bump", "How far to move the version; auto asks the commits.").
 				OneOf("auto", "major", "minor", "patch", "none").Or("auto"),
 			input.String(&in.version, "version", step.VersionHelp),
