@@ -69,18 +69,29 @@ func TestE2EScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			balancer := routertest.HAProxy(t, haproxy.Slots)
-			env.Values["customers"], env.Values["restart"] = &customers{url: "http://" + balancer.Address}, balancer.Restart
+			env.Values["customers"], env.Values["balancer"] = &customers{url: "http://" + balancer.Address}, balancer
 			name := service()
-			repository := registrytest.Debian(t) + "/acme/shop"
+			between := registrytest.NewSwitch(t, registrytest.Debian(t))
+			env.Values["registry"] = between
+			repository := between.Host() + "/acme/shop"
 			env.Defer(func() { remove(name, repository) })
+			program, err := exec.LookPath("backstep")
+			if err != nil {
+				return err
+			}
+			env.Setenv("BIN", filepath.Dir(program))
+			env.Setenv("PROXY", "http://"+balancer.Address)
 			env.Setenv("REG", repository)
 			env.Setenv("SERVICE", name)
 			env.Setenv("BACKSTEP_HOST", "plain")
 			env.Setenv("BACKSTEP_ACTOR", "ada")
 			env.Setenv("DOCKER_API_VERSION", os.Getenv("DOCKER_API_VERSION"))
 			solo := routertest.Port(t)
-			for file, strategy := range map[string]string{"backstep.yml": "blue-green", "canary.yml": "canary", "hasty.yml": "blue-green"} {
+			for file, strategy := range map[string]string{"backstep.yml": "blue-green", "canary.yml": "canary", "hasty.yml": "blue-green", "watch.yml": "blue-green"} {
 				text := docked(name, repository, balancer, solo, strategy)
+				if file == "watch.yml" {
+					text = strings.ReplaceAll(text, "bake: 2s", "bake: 15s")
+				}
 				if file == "hasty.yml" {
 					text = strings.ReplaceAll(text, "patience: 60s", "patience: 1s")
 				}
@@ -94,7 +105,11 @@ func TestE2EScripts(t *testing.T) {
 			"customers": func(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Value("customers").(*customers).command(ts, neg, args)
 			},
-			"restart-haproxy": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("restart").(func())() }},
+			"outage": outage, "waits": waits,
+			"stop-haproxy": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("balancer").(routertest.Balancer).Stop() },
+			"restart-haproxy": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Value("balancer").(routertest.Balancer).Restart()
+			}},
 	})
 }
 
@@ -103,7 +118,7 @@ var building sync.Mutex // the programs of examples/shop, kept by their flags
 // example VERSION DOES builds examples/shop and pushes an image of it, tagged with its version.
 func example(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: shop VERSION work|fail|crash")
+		ts.Fatalf("usage: shop VERSION work|fail|late|limp|crash|die")
 	}
 	dir := ts.MkAbs("image")
 	ts.Check(built(dir, args[0], args[1]))

@@ -30,7 +30,9 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("REG", registrytest.InProcess(t)+"/acme/shop")
+			between := registrytest.NewSwitch(t, registrytest.InProcess(t))
+			env.Values["registry"] = between
+			env.Setenv("REG", between.Host()+"/acme/shop")
 			dir, err := os.MkdirTemp("", "bs") // a socket's path has to be short
 			if err != nil {
 				return err
@@ -58,7 +60,7 @@ func TestScripts(t *testing.T) {
 				"\nenvironments:\n  production:\n    target: {kind: process, socket: "+socket+"}\n    drain: 1s\n    ready-timeout: 20s\n"+
 				"    verify: {bake: 1s, patience: 20s, probes: [{kind: http, rate: 200}]}\n"), 0o644)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken, "outage": outage},
 	})
 }
 

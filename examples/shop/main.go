@@ -6,13 +6,17 @@ import (
 	"net/http"
 	"os"
 	"sync/atomic"
+	"time"
 )
 
 // These are set when it is built: -ldflags "-X main.version=1.2.0 -X main.does=fail".
 var (
 	version = "0.0.0"
-	does    = "work" // fail: every order is answered 500; limp: one in four is; crash: it ends at once; sick: its HEALTHCHECK fails
+	does    = "work" // fail: every order is answered 500; late: the same after three seconds; limp: one in four is; crash: it ends at once; die: it ends after three seconds; sick: its HEALTHCHECK fails
 )
+
+// lateness is how long a release that is late to fail works well.
+const lateness = 3 * time.Second
 
 // orders counts them.
 var orders atomic.Int64
@@ -29,11 +33,15 @@ func main() {
 		}
 		return
 	}
+	begin := time.Now()
+	if does == "die" {
+		time.AfterFunc(lateness, func() { fmt.Println("no such table: orders"); os.Exit(1) })
+	}
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		if digest := os.Getenv("BACKSTEP_RELEASE"); len(digest) > 19 {
 			w.Header().Set("X-Backstep-Release", digest[7:19])
 		}
-		if does == "fail" || does == "limp" && orders.Add(1)%4 == 0 {
+		if does == "fail" || does == "late" && time.Since(begin) > lateness || does == "limp" && orders.Add(1)%4 == 0 {
 			http.Error(w, version+": the orders are lost", http.StatusInternalServerError)
 			return
 		}

@@ -4,8 +4,8 @@ package executor
 
 import "github.com/backstep/backstep/internal/ledger"
 
-// boundary stands between two changes; only a build with the tag faults does anything there.
-func boundary() {}
+// point stands between two changes, and has a name; only a build with the tag faults does anything there.
+func point(string) {}
 
 // bounded is the ledger itself.
 func bounded(l ledger.Ledger) ledger.Ledger { return l }

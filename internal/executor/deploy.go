@@ -1,10 +1,11 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/Masterminds/semver/v3"
@@ -19,10 +20,12 @@ import (
 
 // Deployment is what a deploy is asked to do.
 type Deployment struct {
-	Image      string // registry/name with a tag or a digest
-	Version    string // SemVer without v; "" is what the image says
-	AllowOlder bool   // also when its version is lower than that of what is live
-	DryRun     bool   // only plan
+	Image         string // registry/name with a tag or a digest
+	Version       string // SemVer without v; "" is what the image says
+	AllowOlder    bool   // also when its version is lower than that of what is live
+	ThroughFreeze string // why it may pass a freeze; "" is not
+	TakeOver      string // why it may take the place of a verify under way; "" is not
+	DryRun        bool   // only plan
 }
 
 // Deployed is how a deploy ended.
@@ -38,77 +41,33 @@ type Deployed struct {
 // error's code is RolledBack, or HalfWay when it could not.
 func (x *Executor) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 	begin := x.world.Now()
-	ref, r, err := x.resolve(ctx, d.Image)
-	if err != nil {
+	if err := x.deployable(d); err != nil {
 		return Deployed{}, err
 	}
-	if d.Version != "" {
-		if _, err := semver.StrictNewVersion(d.Version); err != nil {
-			return Deployed{}, fault.Inputf("version %q: want SemVer without v, such as 1.4.2", d.Version)
-		}
-		r.Version = d.Version
-	}
-	if x.Config.Strategy == plan.Canary && len(x.Config.Verify.Probes) == 0 {
-		return Deployed{}, fault.Inputf("strategy canary needs evidence between its weights, and no probe is configured").
-			WithHint("add verify.probes to environment %s", x.Name)
-	}
-	newest, state, err := x.admit(ctx)
-	if err != nil {
-		return Deployed{}, err
-	}
+	ref, r, now, err := x.resolveAndLook(ctx, d)
 	out := Deployed{Release: r}
-	admissible := func(s ledger.Snapshot) error {
-		if err := s.Admit(r); err != nil || d.AllowOlder || s.Live == nil {
-			return err
-		}
-		return older(r, s.Live.Release)
-	}
-	if err := admissible(newest.State); err != nil {
-		return out, err
-	}
-	if err := x.preflight(ctx, r, newest.State); err != nil {
-		return out, err
-	}
-	var keep []release.Digest
-	if good := newest.State.LastGood; good != nil {
-		keep = append(keep, good.Release.Digest)
-	}
-	if live := newest.State.Live; live != nil {
-		out.Previous = live.Release
-		if live.Release.Digest == r.Digest {
-			out.Previous = release.Release{}
-		}
-	}
-	out.Plan = plan.For(state, plan.Wanted{Release: r, Strategy: x.Config.Strategy, Weights: x.Config.Weights, Keep: keep})
-	if d.DryRun {
-		return out, nil
-	}
-	if err := x.unmoved(ctx, ref, r); err != nil {
-		return out, err
-	}
-	started, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-		if e.Seq != newest.Seq {
-			if err := admissible(e.State); err != nil {
-				return ledger.Event{}, err
-			}
-			if e.State.Intent != nil {
-				return ledger.Event{}, locked(*e.State.Intent)
-			}
-			return ledger.Event{}, fault.Errorf(fault.Refused, "event %d of %s came in between", e.Seq, e.Author).
-				WithHint("run it again")
-		}
-		return ledger.Start(e, ledger.Intent{Kind: ledger.DeployStarted, To: r, Plan: out.Plan,
-			Deadline: x.deadline(out.Plan)}, x.Stamp()), nil
-	})
 	if err != nil {
 		return out, err
 	}
+	if err := x.admit(d, r, now); err != nil {
+		return out, err
+	}
+	out.Plan, out.Previous = x.planned(now, r)
+	if err := x.preflight(ctx, ref, r, now); err != nil || d.DryRun {
+		return out, err
+	}
+	started, err := x.startDeploy(ctx, d, now, r, out.Plan)
+	if err != nil {
+		return out, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, started.State.Intent.Deadline.Sub(x.world.Now()), errors.New("the deploy took too long"))
+	defer cancel()
 	defer x.hold(ctx, started.Seq)()
 	if err := x.carryOut(ctx, started, out.Plan); err != nil {
 		return out, err
 	}
-	finished, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-		done, err := ledger.FinishDeploy(e, started.Seq, x.Stamp())
+	finished, err := x.record(ctx, nil, func(e ledger.Event) (ledger.Event, error) {
+		done, err := ledger.FinishDeploy(e, started.State.Intent.Key(), x.Stamp())
 		done.Seconds = x.world.Now().Sub(begin).Seconds()
 		return done, err
 	})
@@ -118,44 +77,236 @@ func (x *Executor) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 			WithHint("the next run repairs it")
 	}
 	x.log.Info("live", "release", r.Digest.Short(), "version", r.Version, "event", out.Seq)
+	x.settle(ctx, finished)
 	return out, nil
 }
 
-// carryOut pins the release and runs the plan; on any failure what moved goes back.
-func (x *Executor) carryOut(ctx context.Context, started ledger.Event, p plan.Plan) error {
-	r := started.State.Intent.To
-	err := x.Ledger.Pin(ctx, started.Seq, r)
-	if err == nil {
-		if err = x.run(ctx, started.Seq, p); err == nil {
-			return nil
+// deployable checks what can be checked without a request.
+func (x *Executor) deployable(d Deployment) error {
+	if d.Version != "" {
+		if _, err := semver.StrictNewVersion(d.Version); err != nil {
+			return fault.Inputf("version %q: want SemVer without v, such as 1.4.2", d.Version)
 		}
-	} else {
-		err = &PartialError{Failed: plan.Operation{Do: plan.Stage, Release: r}, NotTried: p, Err: fmt.Errorf("pin it: %w", err)}
 	}
-	if errors.Is(err, target.ErrFenced) {
-		return fault.Errorf(fault.HalfWay, "deploy %s: %w", r, err).WithHint("look at what the other run did: backstep history")
+	if x.Config.Strategy == plan.Canary && len(x.Config.Verify.Probes) == 0 {
+		return fault.Inputf("strategy canary needs evidence between its weights, and no probe is configured").
+			WithHint("add verify.probes to environment %s", x.Name)
 	}
-	// Going back has to happen even when the run was cancelled.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.Config.Drain+time.Minute)
-	defer cancel()
-	x.log.Error("the deploy failed, what moved goes back", "release", r.Digest.Short(), "error", err)
-	if unreached(err) {
-		back := x.commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-			return ledger.AbortDeploy(e, started.Seq, x.Stamp(), err.Error())
-		})
-		return failed(fault.Failed, r, err, back)
-	}
-	back := x.takeBack(ctx, started, r, err.Error())
-	return failed(fault.RolledBack, r, err, back)
+	_, err := x.Config.Variables()
+	return err
 }
 
-func failed(code fault.Code, r release.Release, err, back error) error {
-	if back != nil {
-		return errors.Join(fault.Errorf(fault.HalfWay, "deploy %s: %w", r, err), back)
+// resolveAndLook finds the release and the state of the environment side by side. A dry run looks only; else what earlier runs
+// left behind is ended.
+func (x *Executor) resolveAndLook(ctx context.Context, d Deployment) (ref registry.Reference, r release.Release, now sight, err error) {
+	var both sync.WaitGroup
+	var unresolved error
+	both.Go(func() { ref, r, unresolved = x.resolve(ctx, d.Image) })
+	if d.DryRun {
+		now, err = x.look(ctx)
+	} else {
+		var after healed
+		after, err = x.heal(ctx, nil, func(in ledger.Intent) bool { return in.Kind == ledger.VerifyStarted && d.TakeOver != "" })
+		now = after.sight
 	}
+	both.Wait()
+	r.Version = cmp.Or(d.Version, r.Version)
+	return ref, r, now, cmp.Or(unresolved, err)
+}
+
+// admit says why the release may not be deployed now, by what the ledger and the targets know.
+func (x *Executor) admit(d Deployment, r release.Release, now sight) error {
+	for _, s := range now.fleet {
+		if n := s.Condemned(r.Digest); n != nil && !now.newest.State.HasAdopted(n.ID) {
+			return fault.Errorf(fault.Refused, "%s was found bad at %s by %s: %s", r, n.At.UTC().Format(time.RFC3339), n.Author, n.Why).
+				WithHint("deploy another build")
+		}
+	}
+	return x.admitBy(d, r, now.newest.State)
+}
+
+func (x *Executor) admitBy(d Deployment, r release.Release, s ledger.Snapshot) error {
+	if err := s.Admit(r, x.world.Now(), d.ThroughFreeze != ""); err != nil || d.AllowOlder || s.Live == nil {
+		return err
+	}
+	return older(r, s.Live.Release)
+}
+
+// planned is what is to be done, and what is live before it.
+func (x *Executor) planned(now sight, r release.Release) (plan.Plan, release.Release) {
+	var keep []release.Digest
+	var previous release.Release
+	if good := now.newest.State.LastGood; good != nil {
+		keep = append(keep, good.Release.Digest)
+	}
+	if live := now.newest.State.Live; live != nil {
+		keep = append(keep, live.Release.Digest)
+		if live.Release.Digest != r.Digest {
+			previous = live.Release
+		}
+	}
+	return plan.For(now.fleet[0], plan.Wanted{Release: r, Strategy: x.Config.Strategy, Weights: x.Config.Weights, Keep: keep}), previous
+}
+
+// startDeploy writes the intent. It is refused when the ledger has moved on since it was looked at.
+func (x *Executor) startDeploy(ctx context.Context, d Deployment, now sight, r release.Release, p plan.Plan) (ledger.Event, error) {
+	return x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
+		if e.Seq != now.newest.Seq {
+			if err := x.admitBy(d, r, e.State); err != nil {
+				return ledger.Event{}, err
+			}
+			if e.State.Intent != nil {
+				return ledger.Event{}, locked(*e.State.Intent)
+			}
+			return ledger.Event{}, fault.Errorf(fault.Refused, "event %d of %s came in between", e.Seq, e.Author).
+				WithHint("run it again")
+		}
+		return ledger.Start(e, ledger.Intent{Kind: ledger.DeployStarted, Holder: x.holder, To: r, Plan: p, Deadline: x.deadline(p),
+			Reason: cmp.Or(d.TakeOver, d.ThroughFreeze)}, x.Stamp()), nil
+	})
+}
+
+// claimOf is the claim of a deploy's intent in one of its phases.
+func (x *Executor) claimOf(started ledger.Event, aim plan.Aim) plan.Claim {
+	in := started.State.Intent
+	c := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}, Ledger: x.Owner, Aim: aim,
+		Wanted: in.To, Entry: in.Entry()}
+	if in.From != nil {
+		c.Back = &in.From.Release
+	}
+	switch aim {
+	case plan.Done:
+		c.Number.Sub = 1
+		after := started.State
+		after.Live = &ledger.Entry{Release: in.To}
+		c.Back = back(after)
+	case plan.Undo:
+		c.Number.Sub = 1
+		if in.From != nil {
+			c.Wanted, c.Entry, c.Restored, c.Back = in.From.Release, in.From.ID, in.From.Restored, back(started.State)
+		}
+	}
+	return c
+}
+
+// carryOut claims the targets, pins the release and runs the plan; on any failure what moved goes back.
+func (x *Executor) carryOut(ctx context.Context, started ledger.Event, p plan.Plan) error {
+	r := started.State.Intent.To
+	point("deploy started")
+	if err := x.Ledger.Pin(ctx, started.Seq, r); err != nil {
+		return x.untouched(ctx, started, fmt.Errorf("pin it: %w", err))
+	}
+	do := x.claimOf(started, plan.Do)
+	if err := x.claim(ctx, do); err != nil {
+		return x.untouched(ctx, started, err)
+	}
+	point("claimed do")
+	err := x.undisturbed(ctx, started)
+	if err == nil {
+		err = x.run(ctx, do.Token, p)
+	}
+	if err == nil {
+		err = x.claim(context.WithoutCancel(ctx), x.claimOf(started, plan.Done))
+		point("claimed done")
+	}
+	if err == nil {
+		return nil
+	}
+	return x.takeBack(ctx, started, err)
+}
+
+// claim claims every target.
+func (x *Executor) claim(ctx context.Context, c plan.Claim) error {
+	for _, s := range x.sites {
+		if err := s.Target.Claim(ctx, c, nil); err != nil {
+			return fmt.Errorf("claim target %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// undisturbed makes sure that no rollback happened on a target between our look and our claim.
+func (x *Executor) undisturbed(ctx context.Context, started ledger.Event) error {
+	now, err := x.survey(ctx, started)
+	if err != nil {
+		return err
+	}
+	for _, s := range now.fleet {
+		for _, n := range s.Notes {
+			if !started.State.HasAdopted(n.ID) {
+				return fault.Errorf(fault.Refused, "%s rolled back to %s in between", n.Author, n.To).WithHint("run it again")
+			}
+		}
+	}
+	return nil
+}
+
+// untouched ends a deploy that has changed nothing.
+func (x *Executor) untouched(ctx context.Context, started ledger.Event, err error) error {
+	return x.abort(ctx, started, fault.Failed, err)
+}
+
+// abort writes that the deploy ended without its release being live.
+func (x *Executor) abort(ctx context.Context, started ledger.Event, code fault.Code, err error) error {
+	r := started.State.Intent.To
 	e := fault.Errorf(code, "deploy %s: %w", r, err)
 	e.Hint = fault.HintOf(err)
+	_, unwritten := x.record(ctx, nil, func(newest ledger.Event) (ledger.Event, error) {
+		return ledger.AbortDeploy(newest, started.State.Intent.Key(), x.Stamp(), err.Error(), nil)
+	})
+	if errors.Is(err, target.ErrFenced) || errors.Is(unwritten, ledger.ErrTakenOver) {
+		return fault.Errorf(fault.Refused, "deploy %s: %w", r, err).WithHint("look at what the other run did: backstep history")
+	}
+	if unwritten != nil {
+		x.sayUnwritten(unwritten)
+	}
 	return e
+}
+
+// takeBack undoes a deploy that has failed, under the second number of its intent: the release that was live gets all the traffic
+// again, and the new one is retired. It happens also when the run was cancelled.
+func (x *Executor) takeBack(ctx context.Context, started ledger.Event, failure error) error {
+	in := started.State.Intent
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.Config.Drain+x.Config.ReadyTimeout+x.patience+slack)
+	defer cancel()
+	if errors.Is(failure, target.ErrFenced) {
+		return x.abort(ctx, started, fault.Refused, failure)
+	}
+	x.log.Error("the deploy failed, and what moved goes back", "release", in.To.Digest.Short(), "error", failure)
+	undo := x.claimOf(started, plan.Undo)
+	var err error
+	if in.From != nil {
+		if now, observeErr := x.survey(ctx, started); observeErr == nil && now.serves(in.From.Release.Digest) {
+			err = x.claim(ctx, undo) // nothing had moved
+		} else {
+			err = x.turn(undo, nil, x.patience).Carry(ctx, x.sites).Err()
+		}
+	} else {
+		err = x.claim(ctx, undo)
+	}
+	if errors.Is(err, target.ErrFenced) {
+		return x.abort(ctx, started, fault.Refused, err)
+	}
+	if err != nil {
+		return errors.Join(fault.Errorf(fault.HalfWay, "deploy %s: %w", in.To, failure),
+			fault.Errorf(fault.HalfWay, "take back %s: %w", in.To, err).WithHint("the next run tries again; or look at the target yourself"))
+	}
+	if in.From == nil || in.From.Release.Digest != in.To.Digest {
+		if err := x.run(ctx, undo.Token, plan.Plan{{Do: plan.Retire, Release: in.To}}); err != nil {
+			x.log.Warn("what failed could not be removed; the next deploy will", "error", err)
+		}
+	}
+	code := fault.RolledBack
+	if unreached(failure) {
+		code = fault.Failed
+	}
+	return x.abort(ctx, started, code, failure)
+}
+
+// unreached says whether err came before the plan had changed anything.
+func unreached(err error) bool {
+	var partial *PartialError
+	return errors.As(err, &partial) && len(partial.Done) == 0 && partial.Failed.Do == plan.Stage
 }
 
 // resolve is the release behind image, which has to be in the repository of the configuration.
@@ -199,37 +350,3 @@ func older(r, live release.Release) error {
 	return fault.Inputf("%s is older than %s, which is live", r, live).
 		WithHint("to go back: backstep rollback; to deploy it all the same: --allow-older")
 }
-
-// preflight proves that the release is complete and that the way back is open. Everything is tried, each
-// finding is one log line, and all faults are returned.
-func (x *Executor) preflight(ctx context.Context, r release.Release, s ledger.Snapshot) error {
-	checks := []struct {
-		what string
-		r    *release.Release
-	}{{what: "image complete", r: &r}}
-	if s.LastGood != nil && s.LastGood.Release.Digest != r.Digest {
-		checks = append(checks, struct {
-			what string
-			r    *release.Release
-		}{"last good release complete", &s.LastGood.Release})
-	}
-	var faults []error
-	for _, c := range checks {
-		if err := x.registry.Complete(ctx, *c.r); err != nil {
-			faults = append(faults, fault.Inputf("preflight: %s: %s: %w", c.what, c.r, err).
-				WithHint("%s", preflightHint(err)))
-			continue
-		}
-		x.log.Info("preflight: "+c.what, "release", c.r.Digest.Short())
-	}
-	return errors.Join(faults...)
-}
-
-func preflightHint(err error) string {
-	if hint := fault.HintOf(err); hint != "" {
-		return hint
-	}
-	return "push it again; a registry clean-up may have removed a part of it"
-}
-
-func sorted(s []string) []string { slices.Sort(s); return s }

@@ -2,7 +2,9 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -25,8 +27,16 @@ type Evidence struct {
 	Series  []ticks.Series // by source: the checks, then each meter
 	Seen    verdict.Counts // of the release: the checks and the requests of its customers
 	Samples []string       // what the first failed checks got, at most five, all different
-	Log     []string       // the last lines of the release
 	Ways    []Way
+
+	pending *sync.WaitGroup // checks that are still under way; nil when there are none
+}
+
+// wait returns when no check is under way any more.
+func (e Evidence) wait() {
+	if e.pending != nil {
+		e.pending.Wait()
+	}
 }
 
 // Way is how far the evidence had come at one time on the way to a fail and to a pass, from 0 to 1.
@@ -46,11 +56,12 @@ type source struct {
 	said   verdict.Verdict
 }
 
-// observe takes evidence of r, a tick at a time, until the rules decide or bake and patience are over. One fail is
-// a fail; a pass takes them all, each with its share of alpha. The target is asked as well: a release that has died has failed,
-// whatever the evidence says.
-func (x *Executor) observe(ctx context.Context, r release.Release, bake, patience time.Duration) (Evidence, error) {
-	state, err := x.target.Observe(ctx)
+// bake takes evidence of r, a tick at a time, until the rules decide or duration and patience are over. One fail is
+// a fail; a pass requires all, each with its share of alpha. A release that has died has failed, whatever the evidence says.
+// When bake returns, checks may still be under way: Evidence.wait ends them. Nothing that follows from a verdict waits for a
+// probe.
+func (x *Executor) bake(ctx context.Context, r release.Release, duration, patience time.Duration) (Evidence, error) {
+	state, err := x.sites[0].Target.Observe(ctx)
 	if err != nil {
 		return Evidence{}, err
 	}
@@ -59,57 +70,122 @@ func (x *Executor) observe(ctx context.Context, r release.Release, bake, patienc
 		return Evidence{}, fault.Errorf(fault.HalfWay, "%s is not on the target", r).
 			WithHint("deploy it again, or roll back")
 	}
+	if in.Phase == plan.Failed {
+		return Evidence{Verdict: verdict.Fail, Reason: dead(*in)}, nil
+	}
 	asking, stop := context.WithCancel(ctx)
-	var askers sync.WaitGroup
-	defer askers.Wait()
-	defer stop()
+	seen := Evidence{pending: &sync.WaitGroup{}}
 	begin := time.Now()
 	checks := &collector{}
-	sources := x.sources(asking, &askers, checks, *in, beside(state, r), begin, bake, patience)
+	sources := x.sources(asking, seen.pending, checks, *in, beside(state, r), begin, duration, patience)
+	died := x.watchLife(asking, seen.pending, *in)
+	err = x.judge(ctx, &seen, sources, died, begin, duration, patience)
+	stop()
+	for _, s := range sources {
+		seen.Series = append(seen.Series, s.record)
+	}
+	seen.Samples = checks.found()
+	return seen, err
+}
 
-	var seen Evidence
+// judge reads what has come in each tick, and asks the rules, until it is decided.
+func (x *Executor) judge(ctx context.Context, seen *Evidence, sources []*source, died <-chan string, begin time.Time, duration, patience time.Duration) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	alive, point, line := every(500*time.Millisecond), every((bake+patience)/pictured), every(progressEvery)
+	point, line := every((duration+patience)/pictured), every(progressEvery)
 	for {
+		gone := ""
 		select {
 		case <-ctx.Done():
-			return seen, context.Cause(ctx)
+			return context.Cause(ctx)
+		case gone = <-died:
 		case <-ticker.C:
 		}
 		elapsed := time.Since(begin)
-		failed := false // something, in this tick
 		for _, s := range sources {
 			for _, t := range s.take() {
 				seen.Seen = seen.Seen.Add(t.Candidate)
-				failed = failed || t.Candidate.Errors > 0
 				s.record.Ticks = append(s.record.Ticks, t)
 				s.said = s.rule.Observe(t)
 			}
 		}
 		seen.Verdict, seen.Reason = together(sources)
-		if seen.Verdict == verdict.Unknown && (alive(elapsed) || failed) {
-			if gone := x.hasDied(ctx, r); gone != "" {
-				seen.Verdict, seen.Reason = verdict.Fail, gone
-			}
+		if gone != "" && seen.Verdict != verdict.Fail {
+			seen.Verdict, seen.Reason = verdict.Fail, gone
 		}
-		done := seen.Verdict != verdict.Unknown || elapsed >= bake+patience
+		done := seen.Verdict != verdict.Unknown || elapsed >= duration+patience
 		if point(elapsed) || done {
 			seen.Ways = append(seen.Ways, way(sources, elapsed))
 		}
 		if done {
-			for _, s := range sources {
-				seen.Series = append(seen.Series, s.record)
-			}
-			seen.Samples = checks.found()
-			return seen, nil
+			return nil
 		}
 		if line(elapsed) {
 			w := way(sources, elapsed)
 			x.log.Info("so far", "seen", seen.Reason, "to a fail", percent(w.Fail), "to a pass", percent(w.Pass),
-				"left", (bake + patience - elapsed).Round(time.Second).String())
+				"left", (duration + patience - elapsed).Round(time.Second).String())
 		}
 	}
+}
+
+// The pace of looking whether the release lives, and the longest that one look takes. It happens beside the judging, which
+// an engine that hangs must not delay.
+const (
+	lifeEvery   = 200 * time.Millisecond
+	lifeTimeout = 5 * time.Second
+)
+
+// watchLife says once why the release failed on a target, or that it ended since it was first looked at. A target that cannot be
+// reached is no evidence.
+func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first plan.Instance) <-chan string {
+	died := make(chan string, 1)
+	running.Go(func() {
+		pace := time.NewTicker(lifeEvery)
+		defer pace.Stop()
+		for {
+			for _, s := range x.sites {
+				one, cancel := context.WithTimeout(ctx, lifeTimeout)
+				in, err := s.Target.Find(one, first.Release.Digest)
+				cancel()
+				switch {
+				case err != nil || in == nil:
+				case in.Phase == plan.Failed:
+					died <- dead(*in)
+					return
+				case in.Restarts > first.Restarts:
+					died <- fmt.Sprintf("the release died: it ended, and was started again (%d times)", in.Restarts-first.Restarts)
+					return
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-pace.C:
+			}
+		}
+	})
+	return died
+}
+
+func dead(in plan.Instance) string { return "the release died: " + in.Reason }
+
+// unopened is why probes cannot be asked: their secrets are not set.
+func (x *Executor) unopened() error {
+	var faults []error
+	for _, p := range x.Config.Verify.Probes {
+		faults = append(faults, p.Err)
+	}
+	return errors.Join(faults...)
+}
+
+// probed says whether there is a probe that can be asked.
+func (x *Executor) probed() bool {
+	for _, p := range x.Config.Verify.Probes {
+		if p.Err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // every says once in each period that it is due.
@@ -152,6 +228,9 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 	var meters []config.ProbeConfig
 	rules := 0
 	for _, p := range v.Probes {
+		if p.Err != nil {
+			continue // reported by unopened, where it matters
+		}
 		if p.Meter != nil {
 			meters = append(meters, p)
 		} else {
@@ -180,7 +259,12 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 		}
 		reader := &reading{meter: p, of: subjects, begin: begin, log: x.log}
 		s.take = reader.taken
-		askers.Go(func() { reader.run(ctx) })
+		askers.Go(func() {
+			reader.run(ctx)
+			if c, ok := p.Meter.(io.Closer); ok {
+				c.Close()
+			}
+		})
 		all = append(all, s)
 	}
 	return all
@@ -221,22 +305,10 @@ func way(sources []*source, at time.Duration) Way {
 	return w
 }
 
-// hasDied says why r failed on the target, or "". A target that cannot be asked is no evidence.
-func (x *Executor) hasDied(ctx context.Context, r release.Release) string {
-	state, err := x.target.Observe(ctx)
-	if err != nil {
-		return ""
-	}
-	if in := state.Find(r.Digest); in != nil && in.Phase == plan.Failed {
-		return "the release died: " + in.Reason
-	}
-	return ""
-}
-
 // watchCanary waits for a pass between two weights. Anything else ends the deploy.
 func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 	share := time.Duration(len(x.Config.Weights) + 1)
-	e, err := x.observe(ctx, r, x.Config.Verify.Bake/share, x.Config.Verify.Patience)
+	e, err := x.bake(ctx, r, x.Config.Verify.Bake/share, x.Config.Verify.Patience)
 	if err != nil {
 		return err
 	}

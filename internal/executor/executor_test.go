@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/backstep/backstep/internal/fault"
-	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
@@ -50,28 +49,6 @@ func TestOlder(t *testing.T) {
 	}
 }
 
-// Going back is one shift when the release is warm; what loses the traffic is retired only after it.
-func TestWayBack(t *testing.T) {
-	good, bad := rel("a", "1.0.0"), rel("b", "1.1.0")
-	for name, c := range map[string]struct {
-		now  []plan.Instance
-		want string
-	}{
-		"warm": {[]plan.Instance{{Release: good, Phase: plan.Ready}, {Release: bad, Phase: plan.Ready, Weight: 100}}, "shift retire"},
-		"cold": {[]plan.Instance{{Release: bad, Phase: plan.Ready, Weight: 100}}, "stage await shift retire"},
-		"died": {[]plan.Instance{{Release: good, Phase: plan.Failed}, {Release: bad, Phase: plan.Failed, Weight: 100}}, "retire stage await shift retire"},
-		"done": {[]plan.Instance{{Release: good, Phase: plan.Ready, Weight: 100}}, ""},
-	} {
-		var verbs []string
-		for _, op := range wayBack(plan.State{Instances: c.now}, good) {
-			verbs = append(verbs, string(op.Do))
-		}
-		if got := strings.Join(verbs, " "); got != c.want {
-			t.Errorf("%s: %s, want %s", name, got, c.want)
-		}
-	}
-}
-
 func TestPartialErrorTellsHowFar(t *testing.T) {
 	cause := errors.New("the disk is full")
 	err := fmt.Errorf("deploy: %w", &PartialError{Done: plan.Plan{{Do: plan.Stage, Release: rel("a", "1.0.0")}},
@@ -81,16 +58,5 @@ func TestPartialErrorTellsHowFar(t *testing.T) {
 	}
 	if !unreached(&PartialError{Failed: plan.Operation{Do: plan.Stage}, Err: cause}) {
 		t.Error("a stage that failed first counts as a change")
-	}
-}
-
-func TestLastWords(t *testing.T) {
-	bad := rel("b", "1.1.0")
-	state := plan.State{Instances: []plan.Instance{{Release: bad, Log: []string{"one", "two"}}}}
-	if got := lastWords(state, &ledger.Entry{Release: bad}); got != "one\ntwo\n" {
-		t.Errorf("got %q", got)
-	}
-	if got := lastWords(state, nil); got != "" {
-		t.Errorf("nothing live: %q", got)
 	}
 }

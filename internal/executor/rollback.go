@@ -2,6 +2,8 @@ package executor
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,193 +12,342 @@ import (
 	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/target"
 	"github.com/backstep/backstep/internal/verdict"
 )
 
-// Return is what a rollback is asked to do.
-type Return struct {
-	To        string // a version or digest that the ledger knows; "" is the last good release
-	Reason    string
-	Automatic bool // a verdict asks, not a person: a rollback is then never rolled back
-	DryRun    bool
-
-	evidence string // of the verdict that asks
+// Rollback is what a person asks for.
+type Rollback struct {
+	To     string // a version or digest; "" is the last good release
+	Reason string
+	DryRun bool
 }
 
-// Returned is how a rollback ended.
-type Returned struct {
-	Release release.Release // what serves now
-	Left    release.Release // what served before
-	Why     string          // why this release was picked
-	Seq     uint64
-	Plan    plan.Plan
-	Took    time.Duration // until the release had all the traffic
+// RolledBack is how a rollback ended.
+type RolledBack struct {
+	Release   release.Release // what serves now
+	Left      release.Release // what served before; zero when nothing was left
+	Why       string          // why this release was picked
+	Seq       uint64          // of the event that says so; 0 when it is not written yet
+	Plan      plan.Plan
+	Took      time.Duration // until the release had all the traffic
+	Already   bool          // nothing had to be moved
+	Unwritten error         // why the ledger does not say so yet; it is kept on the target
 }
 
-// Rollback makes the last good release live again, quarantines the one it leaves and freezes the environment.
-func (x *Executor) Rollback(ctx context.Context, r Return) (Returned, error) {
+// Rollback makes the last good release live again, quarantines the one it leaves and freezes the environment. When the ledger
+// does not answer, it goes on from what the targets know.
+func (x *Executor) Rollback(ctx context.Context, r Rollback) (RolledBack, error) {
 	begin := x.world.Now()
-	newest, state, err := x.admit(ctx)
+	first, err := x.firstLook(ctx)
 	if err != nil {
-		return Returned{}, err
+		return x.withoutLedger(ctx, r, begin, err)
 	}
-	live := newest.State.Live
-	switch {
-	case live == nil:
-		return Returned{}, fault.Inputf("nothing is live in environment %s", x.Name)
-	case r.Automatic && live.Restored:
-		return Returned{}, fault.Errorf(fault.HalfWay, "%s became live by a rollback, and a rollback is never rolled back", live.Release).
-			WithHint("look at it yourself; a person may go further back: backstep rollback --to …")
-	}
-	to, why, err := newest.State.WayBack(r.To)
-	if err != nil {
-		return Returned{}, err
-	}
-	out := Returned{Release: to, Left: live.Release, Why: why, Plan: wayBack(state, to)}
 	if r.DryRun {
-		return out, nil
+		return x.chosen(first, r)
 	}
-	x.log.Info("rolling back", "from", live.Release.String(), "to", to.String(), "why", why)
-	done, err := x.goBack(ctx, newest, state, ledger.Intent{To: to, Reason: r.Reason, Condemn: true}, r.evidence)
-	out.Seq, out.Took = done.seq, done.shifted.Sub(begin)
-	return out, err
-}
-
-// wayBack is the plan to make to live: warm, it is one shift. What has lost the traffic is retired at the end.
-func wayBack(state plan.State, to release.Release) plan.Plan {
-	p := plan.For(state, plan.Wanted{Release: to, Strategy: plan.BlueGreen, Keep: digests(state)})
-	for _, in := range state.Instances {
-		if in.Release.Digest != to.Digest {
-			p = append(p, plan.Operation{Do: plan.Retire, Release: in.Release})
+	now, err := x.heal(ctx, &first.newest, func(in ledger.Intent) bool { return in.Kind == ledger.VerifyStarted })
+	if err != nil {
+		if code := fault.CodeOf(err); code == fault.Refused || code == fault.HalfWay {
+			return RolledBack{}, err
 		}
+		return x.withoutLedger(ctx, r, begin, err)
 	}
-	return p
-}
-
-func digests(s plan.State) []release.Digest {
-	var all []release.Digest
-	for _, in := range s.Instances {
-		all = append(all, in.Release.Digest)
+	if done, ok := tookBack(first, now); ok && r.To == "" {
+		return done, nil
 	}
-	return all
-}
-
-// returned is the number of the event that ended a rollback, and when the traffic was back.
-type returned struct {
-	seq     uint64
-	shifted time.Time
-}
-
-// goBack carries a rollback to its end: it claims the lock, moves the traffic, checks the result, and only
-// then removes what failed. It is also how an interrupted rollback is resumed.
-func (x *Executor) goBack(ctx context.Context, newest ledger.Event, state plan.State, intent ledger.Intent, evidence string) (returned, error) {
-	to := intent.To
-	p := wayBack(state, to)
-	begin := x.world.Now()
-	if warm := state.Find(to.Digest); warm == nil || warm.Phase != plan.Ready {
-		if err := x.registry.Complete(ctx, to); err != nil {
-			return returned{}, fault.Errorf(fault.HalfWay, "the way back to %s is not open: %w", to, err).
+	if err := unchanged(first, now); err != nil {
+		return RolledBack{}, err
+	}
+	out, err := x.chosen(now.sight, r)
+	if err != nil || out.Already {
+		return out, err
+	}
+	if !now.everywhere(out.Release.Digest) {
+		if err := x.available(ctx, out.Release); err != nil {
+			return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: %w", out.Release, err).
 				WithHint("name another release with --to, or push the image again")
 		}
 	}
-	started, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-		if in := e.State.Intent; in != nil && (newest.State.Intent == nil || in.Seq != newest.State.Intent.Seq) {
-			return ledger.Event{}, locked(*in) // it came in between; the one in newest is known to be dead
+	x.log.Info("rolling back", "from", out.Left.String(), "to", out.Release.String(), "why", out.Why)
+	started, err := x.startRollback(ctx, now.sight, out, r.Reason)
+	switch {
+	case err != nil && (fault.CodeOf(err) == fault.Refused || ctx.Err() != nil):
+		return out, err
+	case err != nil:
+		return x.withoutLedger(ctx, r, begin, err)
+	}
+	defer x.hold(ctx, started.Seq)()
+	note := x.note(started, out, r.Reason)
+	claim := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Fire,
+		Wanted: out.Release, Entry: note.ID, Restored: true}
+	return x.goBack(ctx, begin, out, claim, started.State.Intent.Key(), note)
+}
+
+// firstLook reads the ledger, for a while only: a person does not wait for a registry that is down.
+func (x *Executor) firstLook(ctx context.Context) (sight, error) {
+	ctx, cancel := context.WithTimeout(ctx, ledgerAnswers)
+	defer cancel()
+	return x.look(ctx)
+}
+
+// tookBack says whether ending what a dead run left behind was the rollback: what it had moved has gone back.
+func tookBack(first sight, now healed) (RolledBack, bool) {
+	in, live := first.newest.State.Intent, now.newest.State.Live
+	if in == nil || live == nil {
+		return RolledBack{}, false
+	}
+	out := RolledBack{Release: live.Release, Left: in.To, Seq: now.newest.Seq, Already: true,
+		Why: fmt.Sprintf("an earlier run had died half-way, and what it moved went back to %s", live.Release)}
+	if in.Kind != ledger.DeployStarted && in.From != nil {
+		out.Left = in.From.Release
+	}
+	for _, r := range now.did {
+		if r.Do == ledger.TakeDeployBack || r.Do == ledger.EndRollback {
+			return out, true
 		}
-		if (e.State.Live == nil) != (newest.State.Live == nil) ||
-			e.State.Live != nil && e.State.Live.Release.Digest != newest.State.Live.Release.Digest {
+	}
+	return RolledBack{}, false
+}
+
+// unchanged makes sure that what is live is what was live, or had the traffic, when we looked first.
+func unchanged(first sight, now healed) error {
+	was, is := first.newest.State.Live, now.newest.State.Live
+	if is == nil || was != nil && was.Release.Digest == is.Release.Digest || first.serves(is.Release.Digest) {
+		return nil
+	}
+	return fault.Errorf(fault.Refused, "%s became live in between, by event %d", is.Release, is.Seq).
+		WithHint("look at it, and run it again: backstep status")
+}
+
+// chosen is where a rollback goes, by what the ledger says.
+func (x *Executor) chosen(now sight, r Rollback) (RolledBack, error) {
+	live := now.newest.State.Live
+	if live == nil {
+		return RolledBack{}, fault.Inputf("nothing is live in environment %s", x.Name)
+	}
+	already := live.Restored && r.To == "" || r.To != "" && (live.Release.Version == r.To || string(live.Release.Digest) == r.To)
+	if already {
+		return RolledBack{Release: live.Release, Already: true, Seq: now.newest.Seq,
+			Why: fmt.Sprintf("already back on %s, by event %d; further back takes --to", live.Release, live.Seq)}, nil
+	}
+	to, why, err := now.newest.State.WayBack(r.To)
+	if err != nil {
+		return RolledBack{}, err
+	}
+	return RolledBack{Release: to, Left: live.Release, Why: why, Plan: plan.Back(now.fleet[0], to)}, nil
+}
+
+// startRollback writes the intent. It takes the place of a verify; any other that came in between is a refusal.
+func (x *Executor) startRollback(ctx context.Context, now sight, out RolledBack, reason string) (ledger.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
+	defer cancel()
+	return x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
+		if in := e.State.Intent; in != nil && in.Kind != ledger.VerifyStarted {
+			return ledger.Event{}, locked(*in)
+		}
+		if e.State.Live == nil || e.State.Live.ID != now.newest.State.Live.ID {
 			return ledger.Event{}, fault.Errorf(fault.Refused, "event %d of %s came in between", e.Seq, e.Author).
 				WithHint("look at what is live now: backstep status")
 		}
-		intent.Kind, intent.Plan, intent.Deadline = ledger.RollbackStarted, p, x.deadline(p)
-		event := ledger.Start(e, intent, x.Stamp())
-		event.Evidence = strings.TrimPrefix(evidence+"\n"+lastWords(state, e.State.Live), "\n")
-		return event, nil
+		return ledger.Start(e, ledger.Intent{Kind: ledger.RollbackStarted, Holder: x.holder, To: out.Release, Plan: out.Plan,
+			Deadline: x.deadline(out.Plan), Reason: reason, Condemn: true}, x.Stamp()), nil
 	})
-	if err != nil {
-		return returned{}, err
+}
+
+// note is what a rollback under the intent of started leaves on the targets.
+func (x *Executor) note(started ledger.Event, out RolledBack, why string) *plan.Note {
+	n := &plan.Note{ID: strings.ToLower(rand.Text()), Number: plan.Number{Seq: started.Seq}, Left: out.Left, To: out.Release,
+		Condemn: true, Freeze: true, Author: x.author, At: x.world.Now().UTC(), Why: why}
+	if from := started.State.Intent.From; from != nil {
+		n.LeftEntry = from.ID
 	}
-	defer x.hold(ctx, started.Seq)()
-	// From here on going back is finished even when the run is cancelled.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.deadline(p).Sub(x.world.Now()))
-	defer cancel()
-	var moves, removals plan.Plan
-	for _, op := range p {
-		if op.Do == plan.Retire {
-			removals = append(removals, op)
-		} else {
-			moves = append(moves, op)
+	return n
+}
+
+// goBack moves the traffic under the claim, and only then writes it down: it is also what fires after a fail verdict. It is
+// carried to its end even when the run was cancelled.
+func (x *Executor) goBack(ctx context.Context, begin time.Time, out RolledBack, claim plan.Claim, key ledger.Key, note *plan.Note) (RolledBack, error) {
+	ctx = context.WithoutCancel(ctx)
+	turned := x.turn(claim, note, x.patience).Carry(ctx, x.sites)
+	out.Took = turned.At.Sub(begin)
+	err := turned.Err()
+	switch {
+	case err != nil && errors.Is(err, target.ErrFenced):
+		return out, fault.Errorf(fault.Refused, "roll back to %s: %w", out.Release, err).
+			WithHint("look at what the other run did: backstep history")
+	case err != nil:
+		// The intent stays open, so that whoever comes next carries it to its end.
+		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, err).
+			WithHint("the next run of any step finishes it; the runbook says what to look at")
+	}
+	x.log.Info("the traffic is back", "release", out.Release.Digest.Short(), "version", out.Release.Version,
+		"seconds", fmt.Sprintf("%.3f", out.Took.Seconds()))
+	failing := x.confirm(ctx, out.Release)
+	words := x.lastWords(ctx, out.Left.Digest)
+	event, unwritten := x.record(ctx, note, func(e ledger.Event) (ledger.Event, error) {
+		done, err := ledger.FinishRollback(e, key, x.Stamp(), note)
+		if failing != nil {
+			done, err = ledger.FailRollback(e, key, x.Stamp(), note, failing.Error())
 		}
-	}
-	err = x.run(ctx, started.Seq, moves)
-	out := returned{shifted: x.world.Now()}
-	if err == nil {
-		x.log.Info("the traffic is back", "release", to.Digest.Short(), "version", to.Version,
-			"seconds", fmt.Sprintf("%.3f", out.shifted.Sub(begin).Seconds()))
-		err = x.confirm(ctx, to)
-	}
-	if err != nil {
-		note, commitErr := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-			return ledger.FailRollback(e, started.Seq, x.Stamp(), err.Error())
-		})
-		if commitErr != nil {
-			x.log.Error("the failed rollback could not be written down", "error", commitErr)
-		}
-		out.seq = note.Seq
-		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", to, err).
-			WithHint("a person is needed: see docs/reference/rollback.md")
-	}
-	finished, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-		done, err := ledger.FinishRollback(e, started.Seq, x.Stamp())
-		done.Seconds = out.shifted.Sub(begin).Seconds()
+		done.Seconds, done.Evidence = out.Took.Seconds(), strings.Trim(done.Evidence+"\n"+words, "\n")
 		return done, err
 	})
-	if err != nil {
-		return out, fault.Errorf(fault.HalfWay, "%s serves again, but the ledger does not say so: %w", to, err).
-			WithHint("the next run repairs it")
+	if unwritten != nil {
+		out.Unwritten = unwritten
+		x.sayUnwritten(unwritten)
+	} else {
+		out.Seq = event.Seq
+		x.clear(ctx, x.settle(ctx, event))
 	}
-	out.seq = finished.Seq
-	if err := x.run(ctx, finished.Seq, removals); err != nil {
-		x.log.Warn("what was left behind could not be removed; the next deploy will", "error", err)
+	if failing != nil {
+		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, failing).
+			WithHint("a person is needed: see docs/runbook.md")
 	}
 	return out, nil
 }
 
-// lastWords keeps the log of what is about to be removed.
-func lastWords(state plan.State, live *ledger.Entry) string {
-	if live == nil {
-		return ""
+// The last lines of a release that is left, as the ledger keeps them.
+const (
+	wordLines = 10
+	wordBytes = 4096
+)
+
+// lastWords is the end of the log of what is left, before anything of it is removed.
+func (x *Executor) lastWords(ctx context.Context, left release.Digest) string {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	var lines []string
+	for _, s := range x.sites {
+		own, err := s.Target.Logs(ctx, left, wordLines)
+		if err != nil {
+			x.log.Warn("the last lines of the release that is left cannot be read", "target", s.Name, "error", err)
+		}
+		lines = append(lines, own...)
 	}
-	in := state.Find(live.Release.Digest)
-	if in == nil || len(in.Log) == 0 {
-		return ""
-	}
-	const lines, bytes = 10, 4096
-	var text string
-	for _, line := range in.Log[max(0, len(in.Log)-lines):] {
-		text += line + "\n"
-	}
-	return text[:min(len(text), bytes)]
+	text := strings.Join(lines, "\n")
+	return strings.ToValidUTF8(text[max(0, len(text)-wordBytes):], "")
 }
 
-// confirmations is how many ticks the restored release is looked at before the rollback counts as done.
+// confirmations is how many ticks the restored release is judged before the rollback counts as done.
 const confirmations = 3
 
-// confirm makes sure that the restored release answers. With no probe configured, ready is enough. Only a
+// confirm makes sure that the restored release answers. With no probe that can be asked, ready is enough. Only a
 // fail verdict is against it: there is no time to wait for a pass.
 func (x *Executor) confirm(ctx context.Context, to release.Release) error {
-	if err := x.await(ctx, to); err != nil {
-		return err
-	}
-	if len(x.Config.Verify.Probes) == 0 {
+	if !x.probed() {
 		return nil
 	}
-	e, err := x.observe(ctx, to, confirmations*tick, tick)
+	e, err := x.bake(ctx, to, confirmations*tick, tick)
+	e.wait()
 	if err != nil {
-		return err
+		x.log.Warn("the restored release could not be probed", "error", err)
+		return nil
 	}
 	if e.Verdict == verdict.Fail {
 		return fmt.Errorf("the restored release fails as well: %s", e.text())
 	}
 	return nil
+}
+
+// withoutLedger goes back by what the targets know: each keeps who is to serve and where the way back leads. What is done is
+// noted on them, and the next run writes it into the ledger.
+func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Time, silent error) (RolledBack, error) {
+	if ctx.Err() != nil {
+		return RolledBack{}, context.Cause(ctx)
+	}
+	x.log.Warn("the ledger does not answer; going on from what the target knows", "error", silent)
+	now, err := x.survey(ctx, ledger.Event{})
+	if err != nil {
+		return RolledBack{}, errors.Join(fault.Errorf(fault.Failed, "roll back: %w", err), silent)
+	}
+	record := now.fleet[0].Claim
+	for _, s := range now.fleet {
+		if s.Claim.Number.Compare(record.Number) > 0 {
+			record = s.Claim
+		}
+	}
+	if record.Ledger != x.Owner {
+		return RolledBack{}, errors.Join(fault.Errorf(fault.Failed, "roll back: the target holds no record of %s", x.Owner), silent)
+	}
+	out, note, err := x.chosenByTarget(now, record, r)
+	if err != nil || r.DryRun || out.Already {
+		return out, err
+	}
+	if !now.everywhere(out.Release.Digest) && !x.kept(ctx, out.Release) {
+		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: it is not on the target, and the registry does not answer: %w", out.Release, silent).
+			WithHint("name another release with --to, or see to the registry first")
+	}
+	record.Number.Sub++
+	note.ID, note.Number, note.Author, note.At, note.Why = strings.ToLower(rand.Text()), record.Number, x.author, x.world.Now().UTC(), r.Reason
+	claim := plan.Claim{Token: plan.Token{Number: record.Number, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Fire,
+		Wanted: out.Release, Entry: note.ID, Restored: true}
+	turned := x.turn(claim, &note, x.patience).Carry(context.WithoutCancel(ctx), x.sites)
+	out.Took, out.Unwritten = turned.At.Sub(begin), silent
+	if err := turned.Err(); err != nil {
+		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, err).
+			WithHint("the next run of any step finishes it; the runbook says what to look at")
+	}
+	x.sayUnwritten(silent)
+	if failing := x.confirm(ctx, out.Release); failing != nil {
+		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, failing).WithHint("a person is needed: see docs/runbook.md")
+	}
+	return out, nil
+}
+
+// chosenByTarget is where a rollback goes, by the record on the targets, with the note that it leaves.
+func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (RolledBack, plan.Note, error) {
+	out := RolledBack{Left: record.Wanted, Why: fmt.Sprintf("the target says that it is the way back from %s (claim %s)", record.Wanted, record.Number)}
+	note := plan.Note{Left: record.Wanted, LeftEntry: record.Entry, Condemn: true, Freeze: true}
+	back := record.Back
+	switch {
+	case r.To != "":
+		back = nil
+		for _, s := range now.fleet {
+			for _, in := range s.Instances {
+				if in.Release.Version == r.To || string(in.Release.Digest) == r.To {
+					back, out.Why = &in.Release, "it was given by name"
+				}
+			}
+		}
+	case record.Restored || record.Aim == plan.Fire:
+		out.Release, out.Left = record.Wanted, release.Release{}
+		out.Why = fmt.Sprintf("already back on %s; further back takes --to", record.Wanted)
+		if out.Already = now.serves(record.Wanted.Digest); out.Already {
+			return out, note, nil
+		}
+		back = &record.Wanted
+		note = continued(now, note)
+	case record.Aim == plan.Do && !now.serves(record.Wanted.Digest):
+		note.Condemn, note.Freeze = false, false
+	}
+	if back == nil {
+		return out, note, fault.Errorf(fault.HalfWay, "the ledger does not answer, and the target knows no way back from %s", record.Wanted).
+			WithHint("name a release that is on the target with --to, or see to the registry first")
+	}
+	for _, s := range now.fleet {
+		if n := s.Condemned(back.Digest); n != nil {
+			return out, note, fault.Errorf(fault.Refused, "%s was found bad: %s", back, n.Why)
+		}
+	}
+	out.Release, note.To = *back, *back
+	out.Plan = plan.Back(now.fleet[0], *back)
+	return out, note, nil
+}
+
+// continued is the note of a rollback that carries on another one: it says the same as the highest that is there.
+func continued(now sight, fallback plan.Note) plan.Note {
+	var highest *plan.Note
+	for _, s := range now.fleet {
+		for i := range s.Notes {
+			if n := &s.Notes[i]; highest == nil || n.Number.Compare(highest.Number) > 0 {
+				highest = n
+			}
+		}
+	}
+	if highest == nil {
+		fallback.Condemn, fallback.Freeze = false, false
+		return fallback
+	}
+	return *highest
 }

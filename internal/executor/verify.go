@@ -2,91 +2,270 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/target"
 	"github.com/backstep/backstep/internal/verdict"
+	"github.com/backstep/backstep/internal/wayback"
 )
+
+// Judging is what a verify is asked to do.
+type Judging struct {
+	Digest   release.Digest             // what it was started for; "" is what is live
+	RollBack func(verdict.Verdict) bool // whether this verdict moves the traffic back
+}
 
 // Verification is how the verification of what is live ended.
 type Verification struct {
 	Release  release.Release
 	Evidence Evidence
-	Seq      uint64   // of the event that holds the verdict; 0 when it is unknown, which is not written
-	Back     Returned // the rollback that the verdict asked for
-	BackErr  error    // why there was no way back
+	Seq      uint64     // of the event that holds the verdict; 0 when it is not written
+	Back     RolledBack // the rollback that the verdict asked for
+	BackErr  error      // why the traffic did not go back
 }
 
-// Verify takes evidence of the release that is live until there is a verdict, and writes it. An unknown
-// verdict is no error. When goBack says so of the verdict, the release is rolled back at once, and the verdict is
-// written into the event that starts the rollback: nothing is written twice while customers wait.
-func (x *Executor) Verify(ctx context.Context, goBack func(verdict.Verdict) bool) (Verification, error) {
+// errUnsettled says that the targets were not as the ledger says when they were claimed.
+var errUnsettled = errors.New("the targets changed while they were claimed")
+
+// armingRounds bounds how often verify begins anew because something came in between.
+const armingRounds = 3
+
+// Verify takes evidence of the release that is live until there is a verdict, and writes it. An unknown verdict is no error.
+// Before it begins it claims the way back: nothing but one shift lies between a fail and the old release.
+func (x *Executor) Verify(ctx context.Context, j Judging) (Verification, error) {
 	if len(x.Config.Verify.Probes) == 0 {
 		return Verification{}, fault.Inputf("environment %s has no probe to verify with", x.Name).
 			WithHint("add to it, for example:\n  verify: {probes: [{kind: http, path: /health}]}")
 	}
-	newest, state, err := x.admit(ctx)
+	if err := x.unopened(); err != nil {
+		return Verification{}, err
+	}
+	for range armingRounds {
+		v, err := x.verifyOnce(ctx, j)
+		if !errors.Is(err, errUnsettled) {
+			return v, err
+		}
+	}
+	return Verification{}, fault.Errorf(fault.Refused, "verify: %w", errUnsettled).WithHint("run it again")
+}
+
+func (x *Executor) verifyOnce(ctx context.Context, j Judging) (Verification, error) {
+	now, err := x.heal(ctx, nil, nobody)
 	if err != nil {
 		return Verification{}, err
 	}
-	live := newest.State.Live
-	if live == nil {
-		return Verification{}, fault.Inputf("nothing is live in environment %s", x.Name).
-			WithHint("deploy first: backstep deploy --environment %s --image …", x.Name)
+	live, err := x.judged(now.sight, j)
+	if err != nil {
+		return Verification{}, err
 	}
 	v := Verification{Release: live.Release}
-	if in := state.Find(live.Release.Digest); in == nil || in.Weight != 100 {
-		return v, fault.Errorf(fault.HalfWay, "the ledger says that %s is live, but it does not have the traffic", live.Release).
-			WithHint("deploy it again, or roll back")
-	}
-	x.log.Info("verifying", "release", live.Release.Digest.Short(), "version", live.Release.Version,
-		"bake", x.Config.Verify.Bake.String())
-	if v.Evidence, err = x.observe(ctx, live.Release, x.Config.Verify.Bake, x.Config.Verify.Patience); err != nil {
+	started, err := x.startVerify(ctx, now.sight)
+	if err != nil {
 		return v, err
 	}
+	point("verify started")
+	defer x.hold(ctx, started.Seq)()
+	if err := x.arm(ctx, started); err != nil {
+		x.disarm(ctx, started, err.Error())
+		return v, err
+	}
+	point("claimed arm")
+	x.log.Info("verifying", "release", live.Release.Digest.Short(), "version", live.Release.Version,
+		"bake", x.Config.Verify.Bake.String())
+	warm := x.keepWarm(ctx, started)
+	v.Evidence, err = x.bake(ctx, live.Release, x.Config.Verify.Bake, x.Config.Verify.Patience)
+	warm()
+	if err != nil {
+		x.disarm(ctx, started, err.Error())
+		v.Evidence.wait()
+		return v, fault.Errorf(fault.CodeOf(err), "verify %s: %w: it stays live, and is not judged", live.Release, err).
+			WithHint("verify it again, or roll back")
+	}
 	x.log.Info("verdict", "verdict", v.Evidence.Verdict.String(), "why", v.Evidence.Reason)
-	if goBack(v.Evidence.Verdict) {
-		v.Back, v.BackErr = x.Rollback(ctx, Return{Automatic: true, evidence: v.Evidence.text(),
-			Reason: fmt.Sprintf("verdict %s: %s", v.Evidence.Verdict, v.Evidence.Reason)})
-		v.Seq = v.Back.Seq
-		return v, nil
-	}
-	if v.Evidence.Verdict == verdict.Unknown {
-		return v, nil
-	}
-	event, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-		if e.State.Intent != nil {
-			return ledger.Event{}, locked(*e.State.Intent)
-		}
-		return ledger.Judge(e, live.Release, v.Evidence.Verdict == verdict.Pass, v.Evidence.text(), x.Stamp())
-	})
-	v.Seq = event.Seq
-	if err == nil && v.Evidence.Verdict == verdict.Pass {
-		err = x.settle(ctx, event)
-	}
-	return v, err
+	point("verdict")
+	return x.conclude(ctx, j, v, started)
 }
 
-// settle retires what was kept warm while the release baked: nobody goes back to it within seconds any more.
-func (x *Executor) settle(ctx context.Context, verified ledger.Event) error {
-	state, err := x.target.Observe(ctx)
+// judged is the entry that is to be judged: what is live, and nothing else than the release that verify was started for.
+func (x *Executor) judged(now sight, j Judging) (*ledger.Entry, error) {
+	live := now.newest.State.Live
+	if live == nil {
+		return nil, fault.Inputf("nothing is live in environment %s", x.Name).
+			WithHint("deploy first: backstep deploy --environment %s --image …", x.Name)
+	}
+	if j.Digest != "" && live.Release.Digest != j.Digest {
+		return nil, fault.Errorf(fault.Refused, "%s is not live: %s is, since event %d", j.Digest.Short(), live.Release, live.Seq).
+			WithHint("verify what is live now; nothing was touched")
+	}
+	if in := now.find(live.Release.Digest); in == nil || in.Phase != plan.Failed && !now.serves(live.Release.Digest) {
+		return nil, fault.Errorf(fault.HalfWay, "the ledger says that %s is live, but it does not have the traffic", live.Release).
+			WithHint("deploy it again, or roll back")
+	}
+	return live, nil
+}
+
+// startVerify writes the intent: what is judged, where the traffic goes on a fail, and why there.
+func (x *Executor) startVerify(ctx context.Context, now sight) (ledger.Event, error) {
+	v := x.Config.Verify
+	return x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
+		if in := e.State.Intent; in != nil {
+			return ledger.Event{}, locked(*in)
+		}
+		if e.Seq != now.newest.Seq {
+			return ledger.Event{}, errUnsettled
+		}
+		in := ledger.Intent{Kind: ledger.VerifyStarted, Holder: x.holder, Condemn: true,
+			Deadline: x.world.Now().Add(v.Bake + v.Patience + slack).UTC()}
+		to, why, err := e.State.WayBack("")
+		if err == nil && !e.State.Live.Restored {
+			in.To, in.Reason, in.Plan = to, why, plan.Back(now.fleet[0], to)
+		}
+		return ledger.Start(e, in, x.Stamp()), nil
+	})
+}
+
+// arm claims every target for the way back, and makes sure that it is as the ledger says.
+func (x *Executor) arm(ctx context.Context, started ledger.Event) error {
+	in := started.State.Intent
+	c := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Arm,
+		Wanted: in.From.Release, Entry: in.From.ID, Restored: in.From.Restored}
+	if in.To.Digest != "" {
+		c.Back = &in.To
+	}
+	if err := x.claim(ctx, c); err != nil {
+		if errors.Is(err, target.ErrFenced) {
+			return fmt.Errorf("%w: %w", errUnsettled, err)
+		}
+		return err
+	}
+	now, err := x.survey(ctx, started)
 	if err != nil {
 		return err
 	}
-	for _, in := range state.Instances {
-		if in.Weight > 0 || in.Release.Digest == verified.State.Live.Release.Digest {
-			continue
-		}
-		op := plan.Operation{Do: plan.Retire, Release: in.Release}
-		if err := x.run(ctx, verified.Seq, plan.Plan{op}); err != nil {
-			return fmt.Errorf("after the verdict: %w", err)
+	for _, s := range now.fleet {
+		for _, n := range s.Notes {
+			if !started.State.HasAdopted(n.ID) {
+				return errUnsettled
+			}
 		}
 	}
+	if found := now.find(in.From.Release.Digest); found == nil || found.Phase != plan.Failed && !now.serves(in.From.Release.Digest) {
+		return errUnsettled
+	}
 	return nil
+}
+
+// warmEvery is the time between two looks whether the way back is still ready.
+const warmEvery = 500 * time.Millisecond
+
+// keepWarm starts the release to go back to where it is not ready, again and again until the function it returns is called. The
+// bake goes on meanwhile: nobody may be unwatched because the way back is cold.
+func (x *Executor) keepWarm(ctx context.Context, started ledger.Event) (stop func()) {
+	in := started.State.Intent
+	if in.To.Digest == "" {
+		x.log.Warn("there is no good release to go back to")
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		by := plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}
+		pace := time.NewTicker(warmEvery)
+		defer pace.Stop()
+		for {
+			for _, s := range x.sites {
+				x.warm(ctx, s, by, in.To)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-pace.C:
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+func (x *Executor) warm(ctx context.Context, s wayback.Site, by plan.Token, r release.Release) {
+	in, err := s.Target.Find(ctx, r.Digest)
+	if err != nil || in != nil && in.Phase != plan.Failed {
+		return
+	}
+	x.log.Info("the way back is cold: it is started now", "release", r.Digest.Short(), "version", r.Version)
+	if err := s.Target.Stage(ctx, by, r); err != nil && ctx.Err() == nil {
+		x.log.Warn("the way back cannot be started", "release", r.Digest.Short(), "error", err)
+	}
+}
+
+// conclude does what the verdict asks for: fires, or writes it down.
+func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, started ledger.Event) (Verification, error) {
+	in := started.State.Intent
+	key, e := in.Key(), v.Evidence
+	if j.RollBack(e.Verdict) && in.To.Digest != "" {
+		out := RolledBack{Release: in.To, Left: in.From.Release, Why: in.Reason, Plan: in.Plan}
+		note := x.note(started, out, fmt.Sprintf("verdict %s: %s", e.Verdict, e.Reason))
+		note.Evidence = e.text()
+		claim := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq, Sub: 1}, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Fire,
+			Wanted: in.To, Entry: note.ID, Restored: true}
+		v.Back, v.BackErr = x.goBack(ctx, x.world.Now(), out, claim, key, note)
+		v.Seq = v.Back.Seq
+		e.wait()
+		return v, nil
+	}
+	if j.RollBack(e.Verdict) {
+		v.BackErr = fault.Errorf(fault.HalfWay, "there is no good release to go back to").WithHint("name one: backstep rollback --to …")
+		if in.From.Restored {
+			v.BackErr = fault.Errorf(fault.HalfWay, "%s became live by a rollback, and a rollback is never rolled back", in.From.Release).
+				WithHint("look at it yourself; a person may go further back: backstep rollback --to …")
+		}
+	}
+	event, err := x.record(ctx, nil, func(newest ledger.Event) (ledger.Event, error) {
+		switch e.Verdict {
+		case verdict.Pass:
+			return ledger.Pass(newest, key, e.text(), x.Stamp())
+		case verdict.Fail:
+			return ledger.Reject(newest, key, e.text(), x.Stamp())
+		}
+		return ledger.Disarm(newest, key, "verdict unknown: "+e.Reason, e.text(), x.Stamp())
+	})
+	e.wait()
+	if errors.Is(err, ledger.ErrTakenOver) {
+		return v, fault.Errorf(fault.Refused, "the verdict %s on %s is not written: %w", e.Verdict, in.From.Release, err).
+			WithHint("look at what it did: backstep history")
+	}
+	if err != nil {
+		return v, fault.Errorf(fault.Failed, "the verdict %s on %s is not written: %w", e.Verdict, in.From.Release, err).
+			WithHint("verify it again when the registry answers")
+	}
+	if v.Seq = event.Seq; e.Verdict == verdict.Unknown {
+		v.Seq = 0
+	}
+	now := x.settle(ctx, event)
+	if e.Verdict == verdict.Pass && now.newest.State.Live != nil && now.newest.State.Live.Release.Digest == in.From.Release.Digest {
+		x.clear(ctx, now) // nobody goes back to what was warm within seconds any more
+	}
+	return v, nil
+}
+
+// disarm ends a verify that came to no verdict. It is no part of what failed: the next run does it when this one cannot.
+func (x *Executor) disarm(ctx context.Context, started ledger.Event, why string) {
+	_, err := x.record(ctx, nil, func(e ledger.Event) (ledger.Event, error) {
+		return ledger.Disarm(e, started.State.Intent.Key(), why, "", x.Stamp())
+	})
+	if err != nil {
+		x.log.Warn("that the verify ended is not written; the next run does it", "error", err)
+	}
 }
 
 // text is the evidence as the ledger keeps it: the reason, and what failed checks got.

@@ -29,6 +29,7 @@ var floors = [][]string{
 	{"internal/bump", "internal/plan", "internal/verdict", "internal/verdict/"},                   // decisions: pure
 	{"internal/host", "internal/router", "internal/probe", "internal/ledger", "internal/builder"}, // contracts
 	{"internal/target"},
+	{"internal/wayback"},
 	{"internal/registry", "internal/host/dotenv", "internal/gitrepo", "internal/haproxysocket"}, // what adapters stand on
 	{"internal/registry/registrytest", "internal/ledger/ledgertest", "internal/probe/probetest", "internal/target/targettest", "internal/router/routertest", "internal/host/hosttest"},
 	{"internal/host/", "internal/target/", "internal/router/", "internal/probe/", "internal/ledger/", "internal/builder/", "internal/config"}, // adapters
@@ -41,12 +42,12 @@ var floors = [][]string{
 
 // bans lists modules that only some rooms may use, and why.
 var bans = []struct{ module, rooms, why string }{
-	{"github.com/google/go-containerregistry", "internal/registry internal/builder/layers internal/step/demo internal/ledger/ledgertest internal/registry/registrytest", "types of a library do not leave their room"},
+	{"github.com/google/go-containerregistry", "internal/registry internal/builder/layers internal/step/demo internal/ledger/ledgertest internal/registry/registrytest bench/crash", "types of a library do not leave their room"},
 	{"go.yaml.in/yaml", "internal/config internal/gen", "one parser, one writer"},
 	{"github.com/sethvargo/go-githubactions", "internal/host/github", "only one host speaks it"},
 	{"github.com/getkin/kin-openapi", "internal/host/hosttest", "a double checks with it, and nothing else"},
 	{"gitlab.com/gitlab-org/api/client-go", "internal/host/gitlab", "an SDK does not leave its room"},
-	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest internal/probe/command internal/probe/probetest", "values from outside must not reach a shell"},
+	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest internal/probe/command internal/probe/probetest bench/crash", "values from outside must not reach a shell"},
 	{"github.com/moby", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"github.com/docker/docker", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"google.golang.org/grpc", "internal/probe/grpc", "a protocol's library is heavy"},
@@ -60,7 +61,7 @@ var bans = []struct{ module, rooms, why string }{
 
 // worldly are the packages that may ask for the time or the environment themselves; in all others both come
 // in, so that tests decide them.
-var worldly = []string{"cmd/", "examples/", "internal/cli", "internal/haproxysocket", "internal/step/demo", "internal/executor", "internal/gitrepo", "internal/registry",
+var worldly = []string{"cmd/", "bench/crash", "examples/", "internal/cli", "internal/haproxysocket", "internal/step/demo", "internal/executor", "internal/wayback", "internal/gitrepo", "internal/registry",
 	"internal/registry/registrytest", "internal/host/", "internal/target/", "internal/router/", "internal/probe", "internal/probe/", "internal/ledger/", "internal/builder/"}
 
 // vague are names of packages that say nothing of what is in them.
@@ -173,12 +174,12 @@ func banned(name, imported string) string {
 
 func TestBreachesAreSeen(t *testing.T) {
 	for _, c := range [][3]string{
-		{"internal/plan", "internal/executor", "internal/plan (floor 2) imports internal/executor (floor 8)"},
-		{"internal/step/deploy", "internal/step/verify", "internal/step/deploy (floor 9) imports internal/step/verify (floor 9)"},
+		{"internal/plan", "internal/executor", "internal/plan (floor 2) imports internal/executor (floor 9)"},
+		{"internal/step/deploy", "internal/step/verify", "internal/step/deploy (floor 10) imports internal/step/verify (floor 10)"},
 		{"internal/step/deploy", "internal/step", ""},
 		{"internal/probe/http", "internal/probe", ""},
 		{"internal/util", "internal/fault", "internal/util is on no floor"},
-		{"internal/probe/http", "internal/probe/tcp", "internal/probe/http (floor 7) imports internal/probe/tcp (floor 7)"},
+		{"internal/probe/http", "internal/probe/tcp", "internal/probe/http (floor 8) imports internal/probe/tcp (floor 8)"},
 		{"internal/step/deploy", "internal/registry/registrytest", "internal/step/deploy imports internal/registry/registrytest, which is for tests"},
 		{"internal/ledger/ledgertest", "internal/registry", ""},
 	} {
@@ -284,6 +285,27 @@ func TestSmallPrograms(t *testing.T) {
 	}
 	for _, planted := range []string{"github.com/moby/moby/client", "k8s.io/api/core/v1", module + "internal/target/process"} {
 		if !heavy.MatchString("fmt\n" + planted + "\nos") {
+			t.Errorf("%s is not seen", planted)
+		}
+	}
+}
+
+// reaching is what can reach a registry, or ask anybody but a target and its router.
+var reaching = regexp.MustCompile(`(?m)^(net/http$|github\.com/google/|` + module + `internal/(registry|ledger|probe|host|executor|config|step)).*$`)
+
+// Nothing lies between a verdict and the traffic: what fires can reach no registry.
+func TestTheWayBackReachesNoRegistry(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "./internal/wayback")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := reaching.Find(out); found != nil {
+		t.Errorf("internal/wayback can reach %s", found)
+	}
+	for _, planted := range []string{"net/http", "github.com/google/go-containerregistry/pkg/name", module + "internal/ledger/registry"} {
+		if !reaching.MatchString("fmt\n" + planted + "\nos") {
 			t.Errorf("%s is not seen", planted)
 		}
 	}

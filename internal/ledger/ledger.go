@@ -5,6 +5,8 @@ package ledger
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/backstep/backstep/internal/plan"
@@ -19,25 +21,19 @@ const (
 	DeployStarted    Kind = "deploy.started"
 	DeployFinished   Kind = "deploy.finished"
 	DeployAborted    Kind = "deploy.aborted"
+	VerifyStarted    Kind = "verify.started"
 	Verified         Kind = "verify.passed"
-	Rejected         Kind = "verify.failed"
+	Rejected         Kind = "verify.failed"   // a fail verdict that moved nothing
+	Disarmed         Kind = "verify.disarmed" // no verdict, and nothing was moved
 	RollbackStarted  Kind = "rollback.started"
 	RollbackFinished Kind = "rollback.finished"
-	RollbackFailed   Kind = "rollback.failed"
+	RollbackFailed   Kind = "rollback.failed" // the traffic went back, and the restored release fails as well
+	NoteAdopted      Kind = "note.adopted"    // a rollback that happened without the ledger
+	Skipped          Kind = "skipped"         // the number of a writer that died; nothing changed
 	Frozen           Kind = "freeze"
 	Unfrozen         Kind = "unfreeze"
 	Lifted           Kind = "lift"
 )
-
-// Author is who wrote an event: the person, and the CI run that acted for them.
-type Author struct {
-	Actor   string `json:"actor,omitempty"`
-	Run     string `json:"run,omitempty"`
-	Attempt string `json:"attempt,omitempty"`
-	URL     string `json:"url,omitempty"`
-	Machine string `json:"machine,omitempty"` // its name, and on Linux its numbering of processes
-	Process int    `json:"process,omitempty"` // the number of the process on the machine
-}
 
 // Event is one transition of an environment, with a full snapshot of what is true after it: losing older
 // events loses history only.
@@ -46,9 +42,9 @@ type Event struct {
 	Environment release.Environment `json:"environment"`
 	Kind        Kind                `json:"kind"`
 	At          time.Time           `json:"at"` // for people; never used to order anything
-	Author      Author              `json:"author"`
+	Author      release.Author      `json:"author"`
 	Reason      string              `json:"reason,omitempty"`
-	Evidence    string              `json:"evidence,omitempty"` // why a verdict was given, in one line
+	Evidence    string              `json:"evidence,omitempty"` // why a verdict was given, and the last lines of what was left
 	Seconds     float64             `json:"seconds,omitempty"`  // how long what it finishes took
 	Release     *release.Release    `json:"release,omitempty"`  // what it is about
 	Previous    release.Digest      `json:"previous,omitempty"` // digest of the event before it
@@ -58,48 +54,93 @@ type Event struct {
 // Snapshot is what is true of an environment.
 type Snapshot struct {
 	Live        *Entry       `json:"live,omitempty"`
-	LastGood    *Entry       `json:"last_good,omitempty"`
-	Intent      *Intent      `json:"intent,omitempty"` // what is being done; its run holds the lock
-	Freeze      *Freeze      `json:"freeze,omitempty"`
+	LastGood    *Entry       `json:"last_good,omitempty"` // the newest of Recent that is good and not in quarantine
+	Intent      *Intent      `json:"intent,omitempty"`    // what is being done; its run holds the lock
+	Freezes     []Freeze     `json:"freezes,omitempty"`   // at most one for each cause
 	Quarantined []Quarantine `json:"quarantined,omitempty"`
-	Recent      []Entry      `json:"recent,omitempty"` // newest first, at most RecentLimit
+	Recent      []Entry      `json:"recent,omitempty"`  // newest first, at most recentLimit
+	Adopted     []string     `json:"adopted,omitempty"` // the notes that are part of this history, newest last, at most adoptedLimit
 }
 
-// RecentLimit is how many releases a snapshot remembers.
-const RecentLimit = 20
+const (
+	recentLimit  = 20 // releases that a snapshot remembers
+	adoptedLimit = 20 // ids of notes
+)
 
 // Entry is one release in the life of an environment.
 type Entry struct {
 	Release  release.Release `json:"release"`
+	ID       string          `json:"id"`                 // its name: the number of the intent, or the note, that made it live
 	Seq      uint64          `json:"seq"`                // of the event that made it live
 	Good     bool            `json:"good"`               // verified and baked
+	Passed   uint64          `json:"passed,omitempty"`   // the event of its last pass
 	Restored bool            `json:"restored,omitempty"` // it became live by a rollback
 }
 
 // Intent is what one run has set out to do. As long as it is in the snapshot, that run holds the lock.
 type Intent struct {
-	Kind     Kind            `json:"kind"` // DeployStarted or RollbackStarted
-	Seq      uint64          `json:"seq"`  // the fencing number of everything it does
-	Author   Author          `json:"author"`
-	Deadline time.Time       `json:"deadline"` // after it the run is dead, whatever it says
-	From     *Entry          `json:"from,omitempty"`
-	To       release.Release `json:"to"`
+	Kind     Kind            `json:"kind"`   // DeployStarted, VerifyStarted or RollbackStarted
+	Seq      uint64          `json:"seq"`    // the number of its event, under which it claims the target
+	Holder   string          `json:"holder"` // a text that only its run has
+	Author   release.Author  `json:"author"`
+	Deadline time.Time       `json:"deadline"`       // when its run ends by itself; nobody else judges by it
+	From     *Entry          `json:"from,omitempty"` // what was live when it began; verify: what is judged
+	To       release.Release `json:"to"`             // who gets the traffic; verify: on a fail, and zero when there is no way back
 	Plan     plan.Plan       `json:"plan"`
 	Reason   string          `json:"reason,omitempty"`
 	Condemn  bool            `json:"condemn,omitempty"` // rollback: quarantine what it leaves, and freeze
 }
 
+// Key names an intent: its number and the run that has it.
+type Key struct {
+	Seq    uint64
+	Holder string
+}
+
+// Key names the intent.
+func (in Intent) Key() Key { return Key{in.Seq, in.Holder} }
+
+// Entry is the name of the entry that the intent makes live.
+func (in Intent) Entry() string { return strconv.FormatUint(in.Seq, 10) }
+
+// Cause says who set a freeze.
+type Cause string
+
+// The causes. Ending one freeze leaves the other.
+const (
+	ByPerson   Cause = "person"
+	ByRollback Cause = "rollback"
+)
+
 // Freeze makes an environment refuse deploys. Rolling back is always allowed.
 type Freeze struct {
-	Author Author    `json:"author"`
-	At     time.Time `json:"at"`
-	Reason string    `json:"reason"`
+	Cause  Cause          `json:"cause"`
+	Author release.Author `json:"author"`
+	At     time.Time      `json:"at"`
+	Until  *time.Time     `json:"until,omitempty"` // when it ends by itself; nil is never
+	Reason string         `json:"reason"`
 }
+
+// Over says whether the freeze has ended by itself.
+func (f Freeze) Over(now time.Time) bool { return f.Until != nil && !now.Before(*f.Until) }
+
+// FreezeBy is the freeze with this cause, or nil.
+func (s Snapshot) FreezeBy(cause Cause) *Freeze {
+	for i := range s.Freezes {
+		if s.Freezes[i].Cause == cause {
+			return &s.Freezes[i]
+		}
+	}
+	return nil
+}
+
+// HasAdopted says whether the note with this id is part of the history.
+func (s Snapshot) HasAdopted(note string) bool { return slices.Contains(s.Adopted, note) }
 
 // Quarantine keeps a release that was found bad from being deployed.
 type Quarantine struct {
 	Release release.Release `json:"release"`
-	Author  Author          `json:"author"`
+	Author  release.Author  `json:"author"`
 	At      time.Time       `json:"at"`
 	Reason  string          `json:"reason"`
 }
@@ -116,24 +157,34 @@ func (s Snapshot) QuarantineOf(d release.Digest) *Quarantine {
 
 // Ledger keeps the events of one environment.
 type Ledger interface {
+	History
+	Pulse
+	// Pin keeps r, with every platform of it, from being cleaned up.
+	Pin(ctx context.Context, seq uint64, r release.Release) error
+}
+
+// History is the events themselves.
+type History interface {
 	// Newest is the newest event; the zero Event when there is none yet. What cannot be read is an
 	// error, never "no history".
 	Newest(ctx context.Context) (Event, error)
 	// At is the event with this number, or an error that wraps ErrNoEvent.
 	At(ctx context.Context, seq uint64) (Event, error)
-	// Commit reads the newest event, asks change for the one that follows it, and writes that. Change is
-	// asked again when another writer was faster; an error of change ends the commit and is returned as
+	// Commit calls change with the newest event for the one that follows it, and writes that. Change is
+	// called again when another writer was faster; an error of change ends the commit and is returned as
 	// it is. Seq, Environment and Previous are set by the ledger. When Commit returns nil, every later
 	// Newest of anybody shows this event or a later one.
 	Commit(ctx context.Context, change func(newest Event) (Event, error)) (Event, error)
+}
+
+// Pulse shows whether a run is alive: clocks are never compared.
+type Pulse interface {
 	// Beat shows that the run which holds the intent numbered seq is alive. It has to be called every
 	// BeatEvery for as long as the run changes anything.
 	Beat(ctx context.Context, seq uint64) error
 	// Beating waits until the run that holds the intent numbered seq is heard, or has been silent for
-	// several beats by our own clock: clocks are never compared.
+	// several beats by our own clock.
 	Beating(ctx context.Context, seq uint64) (bool, error)
-	// Pin keeps r, with every platform of it, from being cleaned up.
-	Pin(ctx context.Context, seq uint64, r release.Release) error
 }
 
 // BeatEvery is the time between two beats of a run that is at work.

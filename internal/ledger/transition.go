@@ -1,12 +1,14 @@
 package ledger
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
 )
 
@@ -15,134 +17,223 @@ var ErrTakenOver = errors.New("another run has taken over")
 
 // Stamp is who makes a transition, and when.
 type Stamp struct {
-	Author Author
+	Author release.Author
 	At     time.Time
 }
 
 func (e Event) next(kind Kind, stamp Stamp) Event {
 	state := e.State
+	state.Freezes = slices.Clone(state.Freezes)
 	state.Quarantined = slices.Clone(state.Quarantined)
 	state.Recent = slices.Clone(state.Recent)
+	state.Adopted = slices.Clone(state.Adopted)
 	return Event{Seq: e.Seq + 1, Kind: kind, At: stamp.At, Author: stamp.Author, State: state}
 }
 
 // Start follows newest with an intent. From now on its run holds the lock, and the number of the event is
-// the fencing number of all that it does. A foreign intent in newest is replaced: whether it may be is for
+// the number under which it claims the target. A foreign intent in newest is replaced: whether it may be is for
 // the caller to know.
 func Start(newest Event, intent Intent, stamp Stamp) Event {
 	e := newest.next(intent.Kind, stamp)
 	intent.Seq, intent.Author, intent.From = e.Seq, stamp.Author, newest.State.Live
 	e.State.Intent = &intent
 	e.Release, e.Reason = &intent.To, intent.Reason
+	if intent.Kind == VerifyStarted {
+		e.Release = &intent.From.Release
+	}
 	return e
 }
 
-// own checks that the intent numbered seq is still in flight.
-func own(newest Event, seq uint64) (Intent, error) {
-	if in := newest.State.Intent; in != nil && in.Seq == seq {
-		return *in, nil
-	}
-	return Intent{}, fault.Errorf(fault.HalfWay, "finish %s: %w", seqName(seq), ErrTakenOver).
-		WithHint("look at what it did: backstep history")
-}
-
-func seqName(seq uint64) string { return fmt.Sprintf("event %d", seq) }
-
-// FinishDeploy makes the release of the intent live, and gives the lock back. It is not good yet.
-func FinishDeploy(newest Event, seq uint64, stamp Stamp) (Event, error) {
-	in, err := own(newest, seq)
-	if err != nil {
-		return Event{}, err
-	}
-	e := newest.next(DeployFinished, stamp)
-	e.Release, e.State.Intent = &in.To, nil
-	e.live(Entry{Release: in.To, Seq: e.Seq})
-	return e, nil
-}
-
-// AbortDeploy gives the lock back and leaves live what was live.
-func AbortDeploy(newest Event, seq uint64, stamp Stamp, reason string) (Event, error) {
-	in, err := own(newest, seq)
-	if err != nil {
-		return Event{}, err
-	}
-	e := newest.next(DeployAborted, stamp)
-	e.Release, e.Reason, e.State.Intent = &in.To, reason, nil
-	return e, nil
-}
-
-// FinishRollback makes the release of the intent live, quarantines the one that it leaves and freezes the
-// environment when the intent says so, and gives the lock back.
-func FinishRollback(newest Event, seq uint64, stamp Stamp) (Event, error) {
-	in, err := own(newest, seq)
-	if err != nil {
-		return Event{}, err
-	}
-	e := newest.next(RollbackFinished, stamp)
-	e.Release, e.Reason, e.State.Intent = &in.To, in.Reason, nil
-	left := newest.State.Live
-	if in.Condemn && left != nil && left.Release.Digest != in.To.Digest {
-		e.condemn(left.Release, stamp, in.Reason)
-	}
-	good := false
-	for _, r := range e.State.Recent {
-		good = good || r.Release.Digest == in.To.Digest && r.Good
-	}
-	e.live(Entry{Release: in.To, Seq: e.Seq, Good: good, Restored: true})
-	return e, nil
-}
-
-// FailRollback gives the lock back with the environment frozen: a person is needed.
-func FailRollback(newest Event, seq uint64, stamp Stamp, reason string) (Event, error) {
-	in, err := own(newest, seq)
-	if err != nil {
-		return Event{}, err
-	}
-	e := newest.next(RollbackFailed, stamp)
-	e.Release, e.Reason, e.State.Intent = &in.To, reason, nil
-	e.State.Freeze = &Freeze{Author: stamp.Author, At: stamp.At, Reason: reason}
-	return e, nil
-}
-
-// Judge writes the verdict on the release that is live. A pass makes it good, and the last good one.
-func Judge(newest Event, judged release.Release, passed bool, evidence string, stamp Stamp) (Event, error) {
-	live := newest.State.Live
-	if live == nil || live.Release.Digest != judged.Digest {
-		return Event{}, fault.Errorf(fault.Refused, "%s is no longer live: its verdict is not written", judged).
-			WithHint("verify what is live now")
-	}
-	kind := Rejected
-	if passed {
-		kind = Verified
+// end follows newest with the end of the intent that key names. It wraps ErrTakenOver when that is no longer in flight.
+func end(newest Event, key Key, kind Kind, stamp Stamp) (Intent, Event, error) {
+	in := newest.State.Intent
+	if in == nil || in.Key() != key {
+		return Intent{}, Event{}, fault.Errorf(fault.Refused, "finish event %d: %w", key.Seq, ErrTakenOver).
+			WithHint("look at what it did: backstep history")
 	}
 	e := newest.next(kind, stamp)
-	e.Release, e.Evidence = &judged, evidence
-	if passed {
-		good := *live
-		good.Good = true
-		e.live(good)
+	e.State.Intent, e.Release = nil, &in.To
+	return *in, e, nil
+}
+
+// FinishDeploy makes the release of the intent live, and gives the lock back. It is good only if it was good before.
+func FinishDeploy(newest Event, key Key, stamp Stamp) (Event, error) {
+	in, e, err := end(newest, key, DeployFinished, stamp)
+	if err != nil {
+		return Event{}, err
+	}
+	e.live(Entry{Release: in.To, ID: in.Entry(), Seq: e.Seq})
+	return e, nil
+}
+
+// AbortDeploy gives the lock back and leaves live what was live. Note is that of the rollback that took the deploy back
+// without the ledger, or nil.
+func AbortDeploy(newest Event, key Key, stamp Stamp, reason string, note *plan.Note) (Event, error) {
+	_, e, err := end(newest, key, DeployAborted, stamp)
+	if err != nil {
+		return Event{}, err
+	}
+	e.Reason = reason
+	e.adopt(note)
+	return e, nil
+}
+
+// FinishRollback makes the release that the intent goes back to live, quarantines the one that it leaves and freezes the
+// environment when the intent says so, and gives the lock back. It ends a rollback, or a verify or a deploy during which
+// the traffic went back. What a note says goes before what the intent says; it may be nil for a rollback.
+func FinishRollback(newest Event, key Key, stamp Stamp, note *plan.Note) (Event, error) {
+	in, e, err := end(newest, key, RollbackFinished, stamp)
+	if err != nil {
+		return Event{}, err
+	}
+	if note == nil {
+		note = &plan.Note{To: in.To, Condemn: in.Condemn, Freeze: in.Condemn, Why: in.Reason, ID: in.Entry()}
+		if in.From != nil {
+			note.Left = in.From.Release
+		}
+	} else {
+		e.adopt(note)
+	}
+	e.Reason, e.Evidence = cmp.Or(in.Reason, note.Why), note.Evidence
+	e.goneBack(*note, stamp)
+	return e, nil
+}
+
+// goneBack makes it true that the traffic went where the note says.
+func (e *Event) goneBack(note plan.Note, stamp Stamp) {
+	if note.Left.Digest != note.To.Digest {
+		e.sentence(note, stamp)
+	}
+	to := note.To
+	if e.State.QuarantineOf(to.Digest) != nil && e.State.LastGood != nil {
+		to = e.State.LastGood.Release // it was found bad after the traffic went there
+	}
+	e.Release = &to
+	e.live(Entry{Release: to, ID: note.ID, Seq: e.Seq, Restored: true})
+}
+
+// sentence quarantines what a rollback left, and freezes, as its note says.
+func (e *Event) sentence(note plan.Note, stamp Stamp) {
+	if note.Condemn && e.State.QuarantineOf(note.Left.Digest) == nil {
+		e.State.Quarantined = append(e.State.Quarantined,
+			Quarantine{Release: note.Left, Author: stamp.Author, At: stamp.At, Reason: note.Why})
+		e.State.LastGood = lastGood(e.State)
+	}
+	if note.Freeze {
+		e.freeze(Freeze{Cause: ByRollback, Author: stamp.Author, At: stamp.At, Reason: note.Why})
+	}
+}
+
+// FailRollback is FinishRollback for a release that has the traffic again and fails as well: a person is needed.
+func FailRollback(newest Event, key Key, stamp Stamp, note *plan.Note, reason string) (Event, error) {
+	e, err := FinishRollback(newest, key, stamp, note)
+	if err != nil {
+		return Event{}, err
+	}
+	e.Kind, e.Reason = RollbackFailed, reason
+	e.freeze(Freeze{Cause: ByRollback, Author: stamp.Author, At: stamp.At, Reason: reason})
+	return e, nil
+}
+
+// adopt remembers that a note is part of the history.
+func (e *Event) adopt(note *plan.Note) {
+	if note == nil || slices.Contains(e.State.Adopted, note.ID) {
+		return
+	}
+	e.State.Adopted = append(e.State.Adopted, note.ID)
+	e.State.Adopted = e.State.Adopted[max(0, len(e.State.Adopted)-adoptedLimit):]
+}
+
+// AdoptNote makes a rollback that happened without the ledger, and outside of any intent, part of the history. When what
+// it left is still live, where it went is live now. When that release has passed since, or was deployed once more, nothing
+// but the history changes; else it is quarantined at least.
+func AdoptNote(newest Event, note plan.Note, stamp Stamp) (Event, error) {
+	if newest.State.Intent != nil {
+		return Event{}, fault.Errorf(fault.Refused, "adopt a rollback of %s: %w", note.Left, ErrTakenOver)
+	}
+	if slices.Contains(newest.State.Adopted, note.ID) {
+		return Event{}, fault.Errorf(fault.Refused, "adopt a rollback of %s: %w: it is adopted", note.Left, ErrTakenOver)
+	}
+	e := newest.next(NoteAdopted, Stamp{Author: note.Author, At: stamp.At})
+	e.Reason, e.Evidence, e.Release = note.Why, note.Evidence, &note.To
+	e.adopt(&note)
+	live := newest.State.Live
+	switch {
+	case live != nil && live.Release.Digest == note.Left.Digest && (live.ID != note.LeftEntry || live.Passed > note.Number.Seq):
+	case live != nil && live.ID == note.LeftEntry:
+		e.goneBack(note, stamp)
+	default:
+		e.sentence(plan.Note{Left: note.Left, Condemn: note.Condemn, Why: note.Why}, stamp)
 	}
 	return e, nil
 }
 
-// live makes entry what is live, newest among the recent ones, and the last good one if it is good.
+// Pass ends a verify: what it judged is good, and the last good release.
+func Pass(newest Event, key Key, evidence string, stamp Stamp) (Event, error) {
+	in, e, err := end(newest, key, Verified, stamp)
+	if err != nil {
+		return Event{}, err
+	}
+	good := *in.From
+	good.Good, good.Passed = true, in.Seq
+	e.Release, e.Evidence = &good.Release, evidence
+	e.live(good)
+	return e, nil
+}
+
+// Reject ends a verify with a fail verdict that moves nothing: what it judged is not good.
+func Reject(newest Event, key Key, evidence string, stamp Stamp) (Event, error) {
+	in, e, err := end(newest, key, Rejected, stamp)
+	if err != nil {
+		return Event{}, err
+	}
+	bad := *in.From
+	bad.Good, bad.Passed = false, 0
+	e.Release, e.Evidence = &bad.Release, evidence
+	e.State.Recent = slices.DeleteFunc(e.State.Recent, func(r Entry) bool { return r.Release.Digest == bad.Release.Digest })
+	e.live(bad)
+	return e, nil
+}
+
+// Disarm ends a verify that came to no verdict.
+func Disarm(newest Event, key Key, reason, evidence string, stamp Stamp) (Event, error) {
+	in, e, err := end(newest, key, Disarmed, stamp)
+	if err != nil {
+		return Event{}, err
+	}
+	e.Release, e.Reason, e.Evidence = &in.From.Release, reason, evidence
+	return e, nil
+}
+
+// live makes entry what is live, and newest among the recent ones. What was good stays good.
 func (e *Event) live(entry Entry) {
 	recent := []Entry{entry}
 	for _, r := range e.State.Recent {
 		if r.Release.Digest != entry.Release.Digest {
 			recent = append(recent, r)
+			continue
 		}
+		recent[0].Good = recent[0].Good || r.Good
+		recent[0].Passed = max(recent[0].Passed, r.Passed)
 	}
 	e.State.Recent = trim(recent)
-	e.State.Live = &entry
-	if entry.Good {
-		e.State.LastGood = &entry
-	}
+	e.State.Live = &e.State.Recent[0]
+	e.State.LastGood = lastGood(e.State)
 }
 
-// trim keeps RecentLimit entries: a good one is never dropped while one that is not good can be.
+// lastGood is the newest release that was verified and baked and is not in quarantine, or nil.
+func lastGood(s Snapshot) *Entry {
+	for i, r := range s.Recent {
+		if r.Good && s.QuarantineOf(r.Release.Digest) == nil {
+			return &s.Recent[i]
+		}
+	}
+	return nil
+}
+
+// trim keeps recentLimit entries: a good one is never dropped while one that is not good can be.
 func trim(recent []Entry) []Entry {
-	for len(recent) > RecentLimit {
+	for len(recent) > recentLimit {
 		drop := len(recent) - 1
 		for i := drop; i > 0; i-- {
 			if !recent[i].Good {
@@ -155,29 +246,39 @@ func trim(recent []Entry) []Entry {
 	return recent
 }
 
-func (e *Event) condemn(r release.Release, stamp Stamp, reason string) {
-	if e.State.QuarantineOf(r.Digest) == nil {
-		e.State.Quarantined = append(e.State.Quarantined,
-			Quarantine{Release: r, Author: stamp.Author, At: stamp.At, Reason: reason})
-	}
-	e.State.Freeze = &Freeze{Author: stamp.Author, At: stamp.At, Reason: reason}
+// freeze replaces the freeze with the same cause.
+func (e *Event) freeze(f Freeze) {
+	e.State.Freezes = slices.DeleteFunc(e.State.Freezes, func(old Freeze) bool { return old.Cause == f.Cause })
+	e.State.Freezes = append(e.State.Freezes, f)
 }
 
-// SetFreeze makes the environment refuse deploys.
-func SetFreeze(newest Event, reason string, stamp Stamp) (Event, error) {
+// SetFreeze makes the environment refuse deploys, until a time when that is not nil.
+func SetFreeze(newest Event, reason string, until *time.Time, stamp Stamp) (Event, error) {
 	e := newest.next(Frozen, stamp)
 	e.Reason = reason
-	e.State.Freeze = &Freeze{Author: stamp.Author, At: stamp.At, Reason: reason}
+	e.freeze(Freeze{Cause: ByPerson, Author: stamp.Author, At: stamp.At, Until: until, Reason: reason})
 	return e, nil
 }
 
-// Unfreeze lets the environment take deploys again.
-func Unfreeze(newest Event, reason string, stamp Stamp) (Event, error) {
-	if newest.State.Freeze == nil {
+// Unfreeze ends the freeze with this cause. "" is the one set by a rollback when there is one, else the one set by a person.
+func Unfreeze(newest Event, cause Cause, reason string, stamp Stamp) (Event, error) {
+	var known []string
+	for _, f := range newest.State.Freezes {
+		known = append(known, string(f.Cause))
+	}
+	switch {
+	case len(known) == 0:
 		return Event{}, fault.Inputf("the environment is not frozen")
+	case cause == "" && slices.Contains(known, string(ByRollback)):
+		cause = ByRollback
+	case cause == "":
+		cause = ByPerson
+	case !slices.Contains(known, string(cause)):
+		return Event{}, fault.Inputf("no freeze is set by a %s", cause).WithHint("there is one set by a %s", known[0])
 	}
 	e := newest.next(Unfrozen, stamp)
-	e.Reason, e.State.Freeze = reason, nil
+	e.Reason = reason
+	e.State.Freezes = slices.DeleteFunc(e.State.Freezes, func(f Freeze) bool { return f.Cause == cause })
 	return e, nil
 }
 
@@ -192,15 +293,23 @@ func Lift(newest Event, d release.Digest, reason string, stamp Stamp) (Event, er
 	e := newest.next(Lifted, stamp)
 	e.Release, e.Reason = &r, reason
 	e.State.Quarantined = slices.DeleteFunc(e.State.Quarantined, func(q Quarantine) bool { return q.Release.Digest == d })
+	e.State.LastGood = lastGood(e.State)
 	return e, nil
 }
 
-// Admit says why r may not be deployed now, or nil.
-func (s Snapshot) Admit(r release.Release) error {
-	if f := s.Freeze; f != nil {
-		return fault.Errorf(fault.Refused, "the environment is frozen since %s by %s: %s",
-			f.At.UTC().Format(time.RFC3339), f.Author, f.Reason).
-			WithHint("when it is safe again: backstep unfreeze --reason …")
+// Admit says why r may not be deployed at this time, or nil. A freeze is passed when through is true; a quarantine never.
+func (s Snapshot) Admit(r release.Release, now time.Time, through bool) error {
+	for _, f := range s.Freezes {
+		if through || f.Over(now) {
+			continue
+		}
+		until := ""
+		if f.Until != nil {
+			until = " until " + f.Until.UTC().Format(time.RFC3339)
+		}
+		return fault.Errorf(fault.Refused, "the environment is frozen since %s%s by %s: %s",
+			f.At.UTC().Format(time.RFC3339), until, f.Author, f.Reason).
+			WithHint("when it is safe again: backstep unfreeze --reason …; for a hotfix: deploy --through-freeze REASON")
 	}
 	if q := s.QuarantineOf(r.Digest); q != nil {
 		return fault.Errorf(fault.Refused, "%s is in quarantine since %s by %s: %s",
@@ -213,7 +322,7 @@ func (s Snapshot) Admit(r release.Release) error {
 // WayBack is the release that a rollback goes to, and why that one: the newest good release that is neither
 // live nor in quarantine, or the one whose version or digest is to, when to is not empty.
 func (s Snapshot) WayBack(to string) (release.Release, string, error) {
-	var known []string
+	known := []string{}
 	for _, r := range s.Recent {
 		if s.Live != nil && r.Release.Digest == s.Live.Release.Digest {
 			continue
@@ -224,7 +333,7 @@ func (s Snapshot) WayBack(to string) (release.Release, string, error) {
 			return release.Release{}, "", fault.Errorf(fault.Refused, "%s is in quarantine: %s", r.Release, q.Reason).
 				WithHint("lift it first: backstep lift --digest %s --reason …", r.Release.Digest)
 		case named:
-			return r.Release, "it was asked for by name", nil
+			return r.Release, "it was given by name", nil
 		case q == nil && to == "" && r.Good:
 			return r.Release, fmt.Sprintf("it is the newest release that was verified and baked (event %d)", r.Seq), nil
 		case q == nil:
@@ -237,23 +346,4 @@ func (s Snapshot) WayBack(to string) (release.Release, string, error) {
 	}
 	return release.Release{}, "", fault.Errorf(fault.HalfWay, "there is no good release to go back to").
 		WithHint("name one with --to; the ledger knows %v", known)
-}
-
-// Dead says that the run which holds the intent cannot be at work any more: its deadline is over, or it is
-// an earlier attempt of the run that asks.
-func (in Intent) Dead(stamp Stamp) bool {
-	return stamp.At.After(in.Deadline) || in.Author.Run != "" && in.Author.Run == stamp.Author.Run
-}
-
-// String is the actor and where the run can be read.
-func (a Author) String() string {
-	switch {
-	case a.Actor == "" && a.URL == "":
-		return "somebody"
-	case a.URL == "":
-		return a.Actor
-	case a.Actor == "":
-		return a.URL
-	}
-	return a.Actor + " (" + a.URL + ")"
 }

@@ -1,5 +1,5 @@
 // Package plan decides what will be done: what runs and what is wanted go in, operations come out. A plan
-// is data: a dry run prints it, the ledger stores it, recovery reads it, and one executor runs it.
+// is data: a dry run prints it, the ledger stores it, and one executor runs it.
 package plan
 
 import (
@@ -35,13 +35,15 @@ type Instance struct {
 	Phase   Phase           `json:"phase"`
 	Weight  int             `json:"weight"`            // percent of the traffic, 0 to 100
 	Address string          `json:"address,omitempty"` // host:port that always means this release, whatever has the traffic
-	Reason  string          `json:"reason,omitempty"`  // why it failed
-	Log     []string        `json:"log,omitempty"`     // its last lines
+	Reason  string          `json:"reason,omitempty"`  // why it failed, or what it is waiting for
+	// Restarts counts how often the target has started it again by itself, after it ended.
+	Restarts int `json:"restarts,omitempty"`
 }
 
 // State is what a target says of itself.
 type State struct {
-	Fence     uint64     `json:"fence"` // the highest fencing number that changed it
+	Claim     Claim      `json:"claim"`           // the highest one made on it; the zero value when there is none
+	Notes     []Note     `json:"notes,omitempty"` // of rollbacks; the highest number first
 	Instances []Instance `json:"instances"`
 }
 
@@ -74,7 +76,7 @@ const (
 	Stage  Verb = "stage"  // start a release beside the one that serves
 	Await  Verb = "await"  // wait until it is ready, or has failed
 	Shift  Verb = "shift"  // give it a share of the traffic; the rest stays with From
-	Watch  Verb = "watch"  // take evidence until there is a verdict on it at this share
+	Watch  Verb = "watch"  // judge it at this share
 	Retire Verb = "retire" // drain and remove it
 )
 
@@ -168,4 +170,14 @@ func For(current State, wanted Wanted) Plan {
 		p = append(p, Operation{Do: Await, Release: wanted.Release}) // it starts when it gets the traffic
 	}
 	return append(p, last...)
+}
+
+// Back is the plan that gives to all the traffic again: one shift when it is ready, else it is started first. Nothing is
+// removed, except what stands in its own way.
+func Back(current State, to release.Release) Plan {
+	var keep []release.Digest
+	for _, in := range current.Instances {
+		keep = append(keep, in.Release.Digest)
+	}
+	return For(current, Wanted{Release: to, Strategy: BlueGreen, Keep: keep})
 }

@@ -56,3 +56,25 @@ func TestFor(t *testing.T) {
 		})
 	}
 }
+
+// Going back is one shift when the release is warm; nothing is removed but what stands in its own way.
+func TestBack(t *testing.T) {
+	good, bad := release.Release{Digest: "sha256:a"}, release.Release{Digest: "sha256:b"}
+	for name, c := range map[string]struct {
+		now  []Instance
+		want string
+	}{
+		"warm": {[]Instance{{Release: good, Phase: Ready}, {Release: bad, Phase: Ready, Weight: 100}}, "shift"},
+		"cold": {[]Instance{{Release: bad, Phase: Ready, Weight: 100}}, "stage await shift"},
+		"died": {[]Instance{{Release: good, Phase: Failed}, {Release: bad, Phase: Failed, Weight: 100}}, "retire stage await shift"},
+		"done": {[]Instance{{Release: good, Phase: Ready, Weight: 100}}, ""},
+	} {
+		var verbs []string
+		for _, op := range Back(State{Instances: c.now}, good) {
+			verbs = append(verbs, string(op.Do))
+		}
+		if got := strings.Join(verbs, " "); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}

@@ -58,3 +58,27 @@ func ParseEnvironment(s string) (Environment, error) {
 	}
 	return Environment(s), nil
 }
+
+// Author is who did something: the person, and the CI run that acted for them.
+type Author struct {
+	Actor   string `json:"actor,omitempty"`
+	Run     string `json:"run,omitempty"`
+	Attempt string `json:"attempt,omitempty"`
+	URL     string `json:"url,omitempty"`
+	Machine string `json:"machine,omitempty"` // its name, and on Linux its boot and its numbering of processes
+	Process int    `json:"process,omitempty"` // the number of the process on the machine
+	Started string `json:"started,omitempty"` // when that process began, in clock ticks since the machine's boot; "" where that is not known
+}
+
+// String is the actor and where the run can be read.
+func (a Author) String() string {
+	switch {
+	case a.Actor == "" && a.URL == "":
+		return "somebody"
+	case a.URL == "":
+		return a.Actor
+	case a.Actor == "":
+		return a.URL
+	}
+	return a.Actor + " (" + a.URL + ")"
+}

@@ -6,14 +6,16 @@ import (
 	"time"
 
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
 )
 
 // Router sets who gets how much of the traffic.
 type Router interface {
 	// Shift gives each release its percentage; one that is not named gets none. The sum is 100. When it
-	// returns, new connections follow it. A lower fencing number than seen is refused like a target's.
-	Shift(ctx context.Context, fence uint64, weights map[release.Digest]int) error
+	// returns, new connections follow it. It is refused like a change of the target when by is not the token of the
+	// claim on the target.
+	Shift(ctx context.Context, by plan.Token, weights map[release.Digest]int) error
 }
 
 // Front is a load balancer that stands in front of a target and knows addresses, not releases. An address is

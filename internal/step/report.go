@@ -33,6 +33,27 @@ func Timeline(p plan.Plan) []string {
 	return lines
 }
 
+// Unwritten is the row of what the ledger does not say yet; none when err is nil.
+func Unwritten(err error) [][2]string {
+	if err == nil {
+		return nil
+	}
+	return [][2]string{{"ledger", "not written yet (" + err.Error() + "); it is kept on the target, and the next run writes it down"}}
+}
+
+// Partial is how far a plan came, for the page of a change that failed.
+func Partial(done, notTried plan.Plan, failed string) [][2]string {
+	var rows [][2]string
+	for _, op := range done {
+		rows = append(rows, [2]string{"done", op.String()})
+	}
+	rows = append(rows, [2]string{"failed", failed})
+	for _, op := range notTried {
+		rows = append(rows, [2]string{"not tried", op.String()})
+	}
+	return rows
+}
+
 // Markdown is the report as a heading, a table and a mermaid timeline.
 func (r Report) Markdown() string {
 	var b strings.Builder

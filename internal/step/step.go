@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/input"
 )
@@ -53,6 +54,15 @@ func (rt *Runtime) Outputs(values ...Value) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// Changed is the error of what failed after a change was made: it is reported, and its exit code does not say that nothing
+// had been changed.
+func (rt *Runtime) Changed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fault.Errorf(fault.HalfWay, "the change is made, but not handed on: %w", err).WithHint("%s", fault.HintOf(err))
 }
 
 // Summary shows markdown on the run's page where the host has one.

@@ -13,12 +13,12 @@ import (
 // Backend is a target that can stand behind a load balancer.
 type Backend interface {
 	Target
-	// Claim makes fence the highest number that the target has seen, or refuses a lower one with ErrFenced.
-	Claim(ctx context.Context, fence uint64) error
+	// Holds returns nil while by is the token of the claim on the target, and ErrFenced afterwards.
+	Holds(ctx context.Context, by plan.Token) error
 }
 
 // Behind is the target b with the load balancer front before it: the weights of its instances are those that
-// front gives to their addresses, and the fencing numbers are those of the target.
+// front gives to their addresses, and the claims are those of the target.
 func Behind(b Backend, front router.Front) (Target, router.Router) {
 	r := behind{b, front}
 	return r, r
@@ -51,13 +51,20 @@ func (b behind) Observe(ctx context.Context) (plan.State, error) {
 	return state, nil
 }
 
-func (b behind) Shift(ctx context.Context, fence uint64, weights map[release.Digest]int) error {
-	if err := b.Claim(ctx, fence); err != nil {
+// Shift looks at the releases that get traffic and at no other: one that hangs must not hold up the way back.
+func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.Digest]int) error {
+	if err := b.Holds(ctx, by); err != nil {
 		return err
 	}
-	state, err := b.Backend.Observe(ctx)
-	if err != nil {
-		return err
+	var state plan.State
+	for d := range weights {
+		in, err := b.Find(ctx, d)
+		if err != nil {
+			return err
+		}
+		if in != nil {
+			state.Instances = append(state.Instances, *in)
+		}
 	}
 	shares, err := addresses(state, weights)
 	if err != nil {
@@ -66,20 +73,20 @@ func (b behind) Shift(ctx context.Context, fence uint64, weights map[release.Dig
 	return b.front.Shift(ctx, shares)
 }
 
-func (b behind) Retire(ctx context.Context, fence uint64, d release.Digest, drain time.Duration) error {
-	if err := b.Claim(ctx, fence); err != nil {
+func (b behind) Retire(ctx context.Context, by plan.Token, d release.Digest, drain time.Duration) error {
+	if err := b.Holds(ctx, by); err != nil {
 		return err
 	}
-	state, err := b.Backend.Observe(ctx)
+	in, err := b.Find(ctx, d)
 	if err != nil {
 		return err
 	}
-	if in := state.Find(d); in != nil && in.Address != "" {
+	if in != nil && in.Address != "" {
 		if err := b.front.Drain(ctx, in.Address, drain); err != nil {
 			return err
 		}
 	}
-	return b.Backend.Retire(ctx, fence, d, drain)
+	return b.Backend.Retire(ctx, by, d, drain)
 }
 
 // addresses is where the traffic goes when each release gets its percentage. All have to be ready, and the

@@ -12,24 +12,48 @@ import (
 	"github.com/backstep/backstep/internal/router"
 )
 
-// ErrFenced is wrapped by the error of a change whose fencing number is lower than one the target has seen:
-// another run has taken over.
+// ErrFenced is wrapped by the error of a claim that is not above the one on the target, and of a change whose token is
+// not the one of the claim on the target: another run has taken over.
 var ErrFenced = errors.New("a newer run has taken over")
 
-// ErrUnreachable is wrapped by the error of a target that cannot be asked.
+// ErrUnreachable is wrapped by the error of a target that cannot be reached.
 var ErrUnreachable = errors.New("the target cannot be reached")
 
-// Target starts releases beside one another, says how they are, and removes them. Every change carries a
-// fencing number, and a number lower than the highest seen is refused with ErrFenced. Every change can be
-// repeated: staging what is staged and retiring what is gone do nothing.
+// Target starts releases side by side, says how they are, and removes them. A run claims the target first; each
+// change then carries the token of that claim, and is refused with ErrFenced once a higher claim was made. Every change
+// can be repeated: staging what is staged and retiring what is gone do nothing.
 type Target interface {
-	// Observe says what runs.
-	Observe(ctx context.Context) (plan.State, error)
-	// Stage starts r without giving it traffic, and returns before it is ready. It fails before anything
-	// is changed when the image cannot be had.
-	Stage(ctx context.Context, fence uint64, r release.Release) error
+	Fence
+	Inventory
+	// Stage starts r without giving it traffic, and returns before it is ready. Nothing is changed when the
+	// image cannot be had.
+	Stage(ctx context.Context, by plan.Token, r release.Release) error
 	// Retire stops giving d new requests, lets it finish those it has for at most drain, and removes it.
-	Retire(ctx context.Context, fence uint64, d release.Digest, drain time.Duration) error
+	Retire(ctx context.Context, by plan.Token, d release.Digest, drain time.Duration) error
+}
+
+// Fence keeps the highest claim on a target, and the notes of rollbacks.
+type Fence interface {
+	// Claim makes c the record of the target. It refuses with ErrFenced when the record has a higher number, or the
+	// same number and another holder; the same claim again does nothing. A note is kept together with the claim: it is
+	// there when Claim returns nil. Lower records go; a note stays until it is forgotten.
+	Claim(ctx context.Context, c plan.Claim, note *plan.Note) error
+	// Forget removes the notes with these ids; those that are not there are ignored.
+	Forget(ctx context.Context, by plan.Token, ids []string) error
+}
+
+// Inventory says what is on a target.
+type Inventory interface {
+	// Observe says who claimed the target, what runs, and how ready it is. It takes about a second at most, also
+	// when a release does not answer.
+	Observe(ctx context.Context) (plan.State, error)
+	// Find is the one instance of d, or nil; a release that hangs cannot delay what is said of another. Its Weight
+	// is not set.
+	Find(ctx context.Context, d release.Digest) (*plan.Instance, error)
+	// Has says whether r could be staged without its registry.
+	Has(ctx context.Context, r release.Release) (bool, error)
+	// Logs is the last lines that d has written, the oldest first; none when d is not there.
+	Logs(ctx context.Context, d release.Digest, lines int) ([]string, error)
 }
 
 // Kind is one kind of target. To add one: a package below this one with func Kind, targettest passing
@@ -46,9 +70,11 @@ type Kind struct {
 
 // Environment is what a target may need of its surroundings.
 type Environment struct {
-	Service     string                                                       // the name that everything on the target is labelled with
-	Environment release.Environment                                          // likewise
-	Variables   map[string]string                                            // what each release runs with
-	EngineAuth  func(ctx context.Context, repository string) (string, error) // the credentials for a repository, as X-Registry-Auth of an engine
-	Routed      bool                                                         // a router of the configuration stands in front
+	Service     string              // the name that everything on the target is labelled with
+	Environment release.Environment // likewise
+	// Variables are what each release runs with. They are asked for when a release is started, and for nothing else:
+	// a secret that is missing must not close the way back to what is warm.
+	Variables  func() (map[string]string, error)
+	EngineAuth func(ctx context.Context, repository string) (string, error) // the credentials for a repository, as X-Registry-Auth of an engine
+	Routed     bool                                                         // a router of the configuration stands in front
 }

@@ -304,7 +304,7 @@ func result(sum tally, verified map[string]string, e ledger.Event) Result {
 	for _, q := range e.State.Quarantined {
 		r.Ledger.Quarantined = append(r.Ledger.Quarantined, q.Release.Version)
 	}
-	if f := e.State.Freeze; f != nil {
+	if f := e.State.FreezeBy(ledger.ByRollback); f != nil {
 		r.Ledger.Frozen = f.Reason
 	}
 	return r

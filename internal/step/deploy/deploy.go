@@ -3,11 +3,13 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/executor"
+	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/step"
 )
@@ -36,9 +38,11 @@ func Step(kinds config.Kinds) step.Step {
 			"it is ready and shifts the traffic by the strategy of the environment. The old release stays warm until " +
 			"`verify` passes. When anything fails, what moved goes back.",
 		Inputs: append(append(place.Inputs(),
-			input.String(&d.Image, "image", step.ImageHelp).Must(),
-			input.String(&d.Version, "version", step.VersionHelp),
+			input.String(&d.Image, "image", step.ImageHelp).Must().FromStep(),
+			input.String(&d.Version, "version", step.VersionHelp).FromStep(),
 			input.Bool(&d.AllowOlder, "allow-older", "Deploy it also when its version is lower than that of what is live."),
+			input.String(&d.ThroughFreeze, "through-freeze", "Why it may be deployed although the environment is frozen: for the hotfix. It is kept in the ledger."),
+			input.String(&d.TakeOver, "take-over", "Why it may take the place of a verify that is under way. It is kept in the ledger."),
 			input.Bool(&d.DryRun, "dry-run", step.DryRunHelp),
 		), page.Inputs()...),
 		Outputs: []input.Output{outRelease, outDigest, outVersion, outPrevious, outSeq},
@@ -47,6 +51,7 @@ func Step(kinds config.Kinds) step.Step {
 			if err != nil {
 				return err
 			}
+			defer x.Close()
 			end := func(bool) {}
 			if !d.DryRun {
 				end = page.Begin(ctx, rt, string(x.Name), "", "deploy "+d.Image)
@@ -54,6 +59,7 @@ func Step(kinds config.Kinds) step.Step {
 			done, err := x.Deploy(ctx, d)
 			end(err == nil)
 			if err != nil {
+				incident(rt, x, done, err)
 				return err
 			}
 			if d.DryRun {
@@ -61,15 +67,33 @@ func Step(kinds config.Kinds) step.Step {
 				return nil
 			}
 			rt.Summary(summary(x, done))
-			return rt.Outputs(
+			return rt.Changed(rt.Outputs(
 				step.Value{Output: outRelease, Value: done.Release.Reference()},
 				step.Value{Output: outDigest, Value: string(done.Release.Digest)},
 				step.Value{Output: outVersion, Value: done.Release.Version},
 				step.Value{Output: outPrevious, Value: string(done.Previous.Digest)},
 				step.Value{Output: outSeq, Value: strconv.FormatUint(done.Seq, 10)},
-			)
+			))
 		},
 	}
+}
+
+// incident is the page of a deploy that failed: how far it came, and what serves now.
+func incident(rt *step.Runtime, x *executor.Executor, d executor.Deployed, err error) {
+	rows := [][2]string{{"release", d.Release.String()}}
+	var partial *executor.PartialError
+	if errors.As(err, &partial) {
+		rows = append(rows, step.Partial(partial.Done, partial.NotTried, err.Error())...)
+	} else {
+		rows = append(rows, [2]string{"failed", err.Error()})
+	}
+	if hint := fault.HintOf(err); hint != "" {
+		rows = append(rows, [2]string{"hint", hint})
+	}
+	if fault.CodeOf(err) == fault.RolledBack && d.Previous.Digest != "" {
+		rows = append(rows, [2]string{"serves again", d.Previous.String()})
+	}
+	rt.Summary(step.Report{Title: fmt.Sprintf("Not deployed to %s", x.Name), Rows: rows, Incident: true}.Markdown())
 }
 
 func summary(x *executor.Executor, d executor.Deployed) string {

@@ -4,6 +4,7 @@ package operate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/backstep/backstep/internal/executor"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/ledger"
+	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/step"
 )
@@ -33,6 +35,7 @@ func command(kinds config.Kinds, name, summary, doc string, inputs []input.Input
 			if err != nil {
 				return err
 			}
+			defer x.Close()
 			return run(ctx, x, rt.Stdout, asJSON)
 		},
 	}
@@ -41,9 +44,13 @@ func command(kinds config.Kinds, name, summary, doc string, inputs []input.Input
 // Status declares the command that tells what is true of an environment now.
 func Status(kinds config.Kinds) step.Step {
 	return command(kinds, "status", "Tell what is live, what is the last good release, and what is frozen or quarantined",
-		"Reads the newest event of the ledger: two requests, whatever the history.", nil,
+		"Reads the newest event of the ledger: two requests, whatever the history. When the ledger does not answer within some "+
+			"seconds, it tells what the target knows, and ends with exit code 1.", nil,
 		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
-			newest, err := x.Ledger.Newest(ctx)
+			newest, state, err := x.Status(ctx)
+			if err != nil && state != nil {
+				return errors.Join(err, show(out, asJSON, state, func() { onTarget(out, x.Name, *state) }))
+			}
 			if err != nil {
 				return err
 			}
@@ -72,11 +79,19 @@ func status(out io.Writer, name release.Environment, e ledger.Event) {
 	fmt.Fprintf(w, "live\t%s\n", entry(s.Live))
 	fmt.Fprintf(w, "last good\t%s\n", entry(s.LastGood))
 	if in := s.Intent; in != nil {
+		about := in.To
+		if in.Kind == ledger.VerifyStarted && in.From != nil {
+			about = in.From.Release
+		}
 		fmt.Fprintf(w, "under way\t%s of %s by %s, at most until %s\n", strings.TrimSuffix(string(in.Kind), ".started"),
-			in.To, in.Author, in.Deadline.UTC().Format(time.RFC3339))
+			about, in.Author, in.Deadline.UTC().Format(time.RFC3339))
 	}
-	if f := s.Freeze; f != nil {
-		fmt.Fprintf(w, "frozen\tsince %s by %s: %s\n", f.At.UTC().Format(time.RFC3339), f.Author, line(f.Reason))
+	for _, f := range s.Freezes {
+		until := ""
+		if f.Until != nil {
+			until = " until " + f.Until.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(w, "frozen\tsince %s%s by %s: %s\n", f.At.UTC().Format(time.RFC3339), until, f.Author, line(f.Reason))
 	}
 	for _, q := range s.Quarantined {
 		fmt.Fprintf(w, "quarantined\t%s since %s: %s\n", q.Release, q.At.UTC().Format(time.RFC3339), line(q.Reason))
@@ -84,10 +99,31 @@ func status(out io.Writer, name release.Environment, e ledger.Event) {
 	fmt.Fprintf(w, "event\t%d, %s at %s by %s\n", e.Seq, e.Kind, e.At.UTC().Format(time.RFC3339), e.Author)
 }
 
+// onTarget prints what a target knows of itself, without a ledger.
+func onTarget(out io.Writer, name release.Environment, s plan.State) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintf(w, "environment\t%s, by what its target knows\n", name)
+	for _, in := range s.Instances {
+		fmt.Fprintf(w, "on target\t%s, %s, %d %% of the traffic\n", in.Release, in.Phase, in.Weight)
+	}
+	if c := s.Claim; c.Aim != "" {
+		fmt.Fprintf(w, "claim\t%s, to %s %s\n", c.Number, c.Aim, c.Wanted)
+		if c.Back != nil {
+			fmt.Fprintf(w, "way back\t%s\n", c.Back)
+		}
+	}
+	for _, n := range s.Notes {
+		fmt.Fprintf(w, "rolled back\tfrom %s to %s at %s by %s: %s\n", n.Left, n.To, n.At.UTC().Format(time.RFC3339), n.Author, line(n.Why))
+	}
+}
+
 func entry(e *ledger.Entry) string {
 	switch {
 	case e == nil:
 		return "none"
+	case e.Restored && e.Good:
+		return e.Release.String() + ", good, by a rollback"
 	case e.Restored:
 		return e.Release.String() + ", by a rollback"
 	case e.Good:
@@ -150,26 +186,35 @@ func write(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool
 
 // Freeze declares the command that makes an environment refuse deploys.
 func Freeze(kinds config.Kinds) step.Step {
-	var reason string
+	var (
+		reason string
+		until  time.Time
+	)
 	return command(kinds, "freeze", "Make an environment refuse deploys; rolling back stays allowed",
-		"Every pipeline honours it, since it is in the ledger.",
-		[]input.Input{input.String(&reason, "reason", step.ReasonHelp).Must()},
+		"Every pipeline honours it, since it is in the ledger. It is not ended by the end of a freeze that a rollback has set.",
+		[]input.Input{input.String(&reason, "reason", step.ReasonHelp).Must(),
+			input.Time(&until, "until", "When it ends by itself, for example 2026-12-01T08:00:00Z; empty is not before unfreeze.")},
 		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
 			return write(ctx, x, out, asJSON, func(e ledger.Event) (ledger.Event, error) {
-				return ledger.SetFreeze(e, reason, x.Stamp())
+				var end *time.Time
+				if !until.IsZero() {
+					end = &until
+				}
+				return ledger.SetFreeze(e, reason, end, x.Stamp())
 			})
 		})
 }
 
 // Unfreeze declares the command that lets an environment take deploys again.
 func Unfreeze(kinds config.Kinds) step.Step {
-	var reason string
+	var reason, by string
 	return command(kinds, "unfreeze", "Let a frozen environment take deploys again",
-		"The quarantine of digests stays.",
-		[]input.Input{input.String(&reason, "reason", step.ReasonHelp).Must()},
+		"Ends one freeze: that of a rollback, when there is one, else that of a person. The quarantine of digests stays.",
+		[]input.Input{input.String(&reason, "reason", step.ReasonHelp).Must(),
+			input.String(&by, "set-by", "Which freeze ends, when there are two.").OneOf(string(ledger.ByRollback), string(ledger.ByPerson))},
 		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
 			return write(ctx, x, out, asJSON, func(e ledger.Event) (ledger.Event, error) {
-				return ledger.Unfreeze(e, reason, x.Stamp())
+				return ledger.Unfreeze(e, ledger.Cause(by), reason, x.Stamp())
 			})
 		})
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/executor"
+	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/step"
 )
@@ -25,7 +26,7 @@ var (
 func Step(kinds config.Kinds) step.Step {
 	var (
 		place executor.Place
-		r     executor.Return
+		r     executor.Rollback
 		page  step.Recording
 	)
 	return step.Step{
@@ -34,7 +35,9 @@ func Step(kinds config.Kinds) step.Step {
 		Summary: "Make the last good release live again",
 		Doc: "Picks the newest release that was verified and baked and is not in quarantine, and says why. When that is " +
 			"still warm, going back is one shift of the traffic; otherwise it is started first and only then gets the " +
-			"traffic. What is left goes into quarantine, and the environment is frozen. A freeze never stops a rollback.",
+			"traffic. What is left goes into quarantine, and the environment is frozen. A freeze never stops a rollback. When nothing " +
+			"was deployed since the last rollback, nothing is moved: further back takes `to`. When the registry does not answer, it goes " +
+			"on from what the target knows.",
 		Inputs: append(append(place.Inputs(),
 			input.String(&r.To, "to", "The version or digest to go back to; empty is the last good release."),
 			input.String(&r.Reason, "reason", step.ReasonHelp).Or("rolled back by hand"),
@@ -46,31 +49,37 @@ func Step(kinds config.Kinds) step.Step {
 			if err != nil {
 				return err
 			}
+			defer x.Close()
 			done, err := x.Rollback(ctx, r)
-			if err != nil {
+			switch {
+			case err != nil:
+				rt.Summary(step.Report{Title: fmt.Sprintf("Not rolled back: %s", x.Name), Incident: true,
+					Rows: [][2]string{{"to", done.Release.String()}, {"error", err.Error()}, {"hint", fault.HintOf(err)}}}.Markdown())
 				return err
-			}
-			if r.DryRun {
+			case r.DryRun && done.Already:
+				fmt.Fprintln(rt.Stdout, done.Why)
+				return nil
+			case r.DryRun:
 				fmt.Fprintf(rt.Stdout, "back to %s: %s\n%s", done.Release, done.Why, done.Plan)
 				return nil
+			case done.Already:
+				rt.Log.Info(done.Why, "env", string(x.Name))
 			}
-			page.Begin(ctx, rt, string(x.Name), done.Release.Commit, "back to "+done.Release.String())(true)
 			seconds := strconv.FormatFloat(done.Took.Seconds(), 'f', 3, 64)
-			rt.Summary(step.Report{
-				Title: fmt.Sprintf("Rolled back %s", x.Name),
-				Rows: [][2]string{{"serves again", done.Release.String()}, {"because", done.Why},
-					{"in quarantine", done.Left.String()}, {"reason", r.Reason}, {"took", seconds + " s"}},
-				Timeline: step.Timeline(done.Plan),
-				Incident: true,
-			}.Markdown())
-			return rt.Outputs(
+			rows := [][2]string{{"serves again", done.Release.String()}, {"because", done.Why},
+				{"left", done.Left.String()}, {"reason", r.Reason}, {"took", seconds + " s"}}
+			rt.Summary(step.Report{Title: fmt.Sprintf("Rolled back %s", x.Name), Rows: append(rows, step.Unwritten(done.Unwritten)...),
+				Timeline: step.Timeline(done.Plan), Incident: true}.Markdown())
+			err = rt.Changed(rt.Outputs(
 				step.Value{Output: outRelease, Value: done.Release.Reference()},
 				step.Value{Output: outDigest, Value: string(done.Release.Digest)},
 				step.Value{Output: outVersion, Value: done.Release.Version},
 				step.Value{Output: outLeft, Value: string(done.Left.Digest)},
 				step.Value{Output: outSeconds, Value: seconds},
 				step.Value{Output: outSeq, Value: strconv.FormatUint(done.Seq, 10)},
-			)
+			))
+			page.Begin(ctx, rt, string(x.Name), done.Release.Commit, "back to "+done.Release.String())(true)
+			return err
 		},
 	}
 }

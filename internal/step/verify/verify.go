@@ -2,8 +2,8 @@
 package verify
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -11,6 +11,7 @@ import (
 	"github.com/backstep/backstep/internal/executor"
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/step"
 	"github.com/backstep/backstep/internal/verdict"
 )
@@ -40,15 +41,18 @@ func Step(kinds config.Kinds) step.Step {
 		onFail, onUnknown string
 		record, picture   string
 		page              step.Recording
+		judging           executor.Judging
 	)
 	return step.Step{
 		Name:    "verify",
 		Summary: "Judge what is live while it bakes, and roll it back when it is bad",
-		Doc: "Asks the probes of the environment at their rates, a new connection for each check and always the release " +
+		Doc: "Claims the way back first, so that a fail is followed by one shift of the traffic and nothing else, also when the " +
+			"registry is gone by then. Asks the probes of the environment at their rates, a new connection for each check and always the release " +
 			"itself, reads the meters, which count what customers get, and judges every 50 ms. Beside another release with traffic, a meter compares the two; else its " +
 			"error rate has to keep to the objective. A fail verdict comes as soon as the evidence allows; a pass needs the whole " +
 			"bake and evidence of its own. With `on-fail: rollback` the rollback happens in this very process.",
 		Inputs: append(append(place.Inputs(),
+			input.Bind(&judging.Digest, "digest", "The digest that is to be judged, as deploy hands it on; when another one is live, nothing is touched and the exit code is 7. Empty is what is live.", release.ParseDigest).FromStep(),
 			input.String(&onFail, "on-fail", "What a fail verdict does: report only, or roll back in the same process.").
 				OneOf(report, rollBack).Or(report),
 			input.String(&onUnknown, "on-unknown", "What an unknown verdict does: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one).").
@@ -62,16 +66,17 @@ func Step(kinds config.Kinds) step.Step {
 			if err != nil {
 				return err
 			}
+			defer x.Close()
 			policy := func(v verdict.Verdict) string {
 				return map[verdict.Verdict]string{verdict.Fail: onFail, verdict.Unknown: onUnknown}[v]
 			}
-			v, err := x.Verify(ctx, func(v verdict.Verdict) bool { return policy(v) == rollBack })
+			judging.RollBack = func(v verdict.Verdict) bool { return policy(v) == rollBack }
+			v, err := x.Verify(ctx, judging)
 			if err != nil {
+				incident(rt, x, v, err)
 				return err
 			}
 			e, back := v.Evidence, v.Back
-			kept := keep(e, record, picture)
-			rolledBack := policy(e.Verdict) == rollBack && v.BackErr == nil
 			rows := [][2]string{{"release", v.Release.String()}, {"verdict", e.Verdict.String()}, {"why", e.Reason},
 				{"seen", strconv.Itoa(e.Seen.Requests)}, {"failed", strconv.Itoa(e.Seen.Errors)}}
 			for _, s := range e.Samples {
@@ -84,21 +89,32 @@ func Step(kinds config.Kinds) step.Step {
 				{Output: outRequests, Value: strconv.Itoa(e.Seen.Requests)},
 				{Output: outErrors, Value: strconv.Itoa(e.Seen.Errors)},
 			}
-			if rolledBack {
-				page.Begin(ctx, rt, string(x.Name), back.Release.Commit, "back to "+back.Release.String())(true)
+			if policy(e.Verdict) == rollBack && v.BackErr == nil {
 				seconds := strconv.FormatFloat(back.Took.Seconds(), 'f', 3, 64)
 				rows = append(rows, [2]string{"serves again", back.Release.String()}, [2]string{"rollback took", seconds + " s"})
 				values = append(values, step.Value{Output: outRolled, Value: back.Release.Reference()},
 					step.Value{Output: outSeconds, Value: seconds})
 			}
+			rows = append(rows, step.Unwritten(back.Unwritten)...)
 			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows, Incident: e.Verdict != verdict.Pass,
 				Timeline: step.Timeline(back.Plan), Chart: chart(e.Ways)}.Markdown())
-			if err := rt.Outputs(values...); err != nil {
-				return err
+			// What was kept and handed on cannot change how it ended: that comes first, and gives the exit code.
+			err = errors.Join(ending(v, policy(e.Verdict)), rt.Changed(rt.Outputs(values...)), keep(e, record, picture))
+			if back.Release.Digest != "" {
+				page.Begin(ctx, rt, string(x.Name), back.Release.Commit, "back to "+back.Release.String())(v.BackErr == nil)
 			}
-			return cmp.Or(ending(v, policy(e.Verdict)), kept)
+			return err
 		},
 	}
+}
+
+// incident is the page of a verify that came to no verdict.
+func incident(rt *step.Runtime, x *executor.Executor, v executor.Verification, err error) {
+	if v.Release.Digest == "" {
+		return
+	}
+	rt.Summary(step.Report{Title: fmt.Sprintf("Not verified: %s", x.Name), Incident: true,
+		Rows: [][2]string{{"release", v.Release.String()}, {"error", err.Error()}, {"hint", fault.HintOf(err)}}}.Markdown())
 }
 
 // ending is the error that gives the exit code of a verdict and of what followed it.
@@ -106,7 +122,7 @@ func ending(v executor.Verification, policy string) error {
 	e := v.Evidence
 	switch {
 	case v.BackErr != nil:
-		return fmt.Errorf("verdict %s on %s, and no way back: %w", e.Verdict, v.Release, v.BackErr)
+		return fmt.Errorf("verdict %s on %s (%s), and no way back: %w", e.Verdict, v.Release, e.Reason, v.BackErr)
 	case policy == rollBack:
 		return fault.Errorf(fault.RolledBack, "verdict %s on %s: %s; %s serves again", e.Verdict, v.Release, e.Reason, v.Back.Release).
 			WithHint("find the cause; then backstep unfreeze, and deploy a new build")

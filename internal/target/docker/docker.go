@@ -3,26 +3,18 @@
 package docker
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
-	"github.com/moby/moby/api/pkg/stdcopy"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
@@ -113,6 +105,7 @@ type docker struct {
 	engine  *client.Client
 	http    *http.Client
 	publish network.PortBinding // zero when nothing is published
+	limit   time.Duration       // for one call of the engine
 }
 
 var (
@@ -121,8 +114,8 @@ var (
 )
 
 func open(o options, env target.Environment) (*docker, error) {
-	d := &docker{options: o, env: env, http: &http.Client{
-		Timeout:       time.Second,
+	d := &docker{options: o, env: env, limit: engineTimeout, http: &http.Client{
+		Timeout:       askTimeout,
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	if err := d.published(); err != nil {
@@ -175,13 +168,16 @@ const (
 	labelRepository  = "backstep.repository"
 	labelVersion     = "backstep.version"
 	labelCommit      = "backstep.commit"
-	labelFence       = "backstep.fence"
+	labelNumber      = "backstep.number" // of the claim under which a container was made
+	labelClaim       = "backstep.claim"  // JSON of a plan.Claim
+	labelNote        = "backstep.note"   // JSON of the plan.Note that came with it
 )
 
 func (d *docker) labels() map[string]string {
 	return map[string]string{labelService: d.env.Service, labelEnvironment: string(d.env.Environment)}
 }
 
+// ours selects what belongs to the environment.
 func (d *docker) ours() client.Filters {
 	f := client.Filters{}
 	for key, value := range d.labels() {
@@ -195,404 +191,35 @@ func (d *docker) name() string { return d.env.Service + "-" + string(d.env.Envir
 
 func (d *docker) nameOf(r release.Digest) string { return d.name() + "-" + r.Short() }
 
-// unreachable marks what says that the engine cannot be asked.
-func unreachable(err error) error {
-	if client.IsErrConnectionFailed(err) {
-		return fault.Errorf(fault.Failed, "docker: %w: %w", target.ErrUnreachable, err).
-			WithHint("is the engine running, and may this user ask it? See engine of the target, and DOCKER_HOST")
-	}
-	return fmt.Errorf("docker: %w", err)
-}
+// How long the engine may take. A pull has no limit of its own.
+const (
+	engineTimeout = 10 * time.Second
+	stopTimeout   = 30 * time.Second // to stop a container, besides what the container gets
+)
 
-// Claim keeps the highest fencing number as a volume with that number in its labels: the engine stores it
-// at once, lists it, and needs no process for it.
-func (d *docker) Claim(ctx context.Context, fence uint64) error {
-	seen, err := d.fences(ctx)
-	if err != nil {
-		return err
-	}
-	if err := refuse(seen, fence); err != nil {
-		return err
-	}
-	if seen[fence] == "" {
-		labels := d.labels()
-		labels[labelFence] = strconv.FormatUint(fence, 10)
-		name := fmt.Sprintf("%s-fence-%d", d.name(), fence)
-		if _, err := d.engine.VolumeCreate(ctx, client.VolumeCreateOptions{Name: name, Labels: labels}); err != nil {
-			return unreachable(err)
-		}
-		if seen, err = d.fences(ctx); err != nil {
-			return err
-		}
-	}
-	for n, name := range seen {
-		if n < fence {
-			if _, err := d.engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
-				return unreachable(err)
-			}
-		}
-	}
-	return refuse(seen, fence)
-}
+// errSilent ends a call that took too long.
+var errSilent = errors.New("the engine did not answer in time")
 
-func refuse(seen map[uint64]string, fence uint64) error {
-	for n := range seen {
-		if n > fence {
-			return fmt.Errorf("%w: event %d is older than event %d, which has changed the containers", target.ErrFenced, fence, n)
-		}
-	}
-	return nil
-}
-
-// fences are the numbers that have been claimed, with their volumes.
-func (d *docker) fences(ctx context.Context) (map[uint64]string, error) {
-	list, err := d.engine.VolumeList(ctx, client.VolumeListOptions{Filters: d.ours().Add("label", labelFence)})
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	seen := map[uint64]string{}
-	for _, v := range list.Items {
-		n, err := strconv.ParseUint(v.Labels[labelFence], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("docker: volume %s: label %s: %w", v.Name, labelFence, err)
-		}
-		seen[n] = v.Name
-	}
-	return seen, nil
-}
-
-// containers are those of the environment, by their digests.
-func (d *docker) containers(ctx context.Context) (map[release.Digest]container.InspectResponse, error) {
-	list, err := d.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: d.ours().Add("label", labelDigest)})
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	all := map[release.Digest]container.InspectResponse{}
-	for _, c := range list.Items {
-		one, err := d.engine.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
-		if errdefs.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return nil, unreachable(err)
-		}
-		all[release.Digest(c.Labels[labelDigest])] = one.Container
-	}
-	return all, nil
-}
-
-func (d *docker) Observe(ctx context.Context) (plan.State, error) {
-	fences, err := d.fences(ctx)
-	if err != nil {
-		return plan.State{}, err
-	}
-	var state plan.State
-	for n := range fences {
-		state.Fence = max(state.Fence, n)
-	}
-	containers, err := d.containers(ctx)
-	if err != nil {
-		return plan.State{}, err
-	}
-	for _, digest := range slices.Sorted(maps.Keys(containers)) {
-		state.Instances = append(state.Instances, d.instance(ctx, containers[digest]))
-	}
-	return state, nil
-}
-
-func (d *docker) serves(c container.InspectResponse) bool {
-	return !d.env.Routed && c.Name == "/"+d.name()
-}
-
-func (d *docker) instance(ctx context.Context, c container.InspectResponse) plan.Instance {
-	l := c.Config.Labels
-	in := plan.Instance{Address: d.address(c), Release: release.Release{Digest: release.Digest(l[labelDigest]),
-		Repository: l[labelRepository], Version: l[labelVersion], Commit: l[labelCommit]}}
-	if d.serves(c) {
-		in.Weight = 100
-	}
-	if !d.env.Routed && in.Weight == 0 {
-		in.Phase = plan.Ready // to take the place of the one that runs
-		return in
-	}
-	in.Phase, in.Reason = phase(c)
-	if in.Phase == plan.Ready {
-		if err := d.asked(ctx, in.Address); err != nil {
-			in.Phase = plan.Starting
-			if c.RestartCount > 0 {
-				in.Phase, in.Reason = plan.Failed, fmt.Sprintf("it was restarted %d times and is not ready: %v", c.RestartCount, err)
-			}
-		}
-	}
-	if in.Phase == plan.Failed {
-		in.Log = d.lastLines(ctx, c.ID)
-	}
-	return in
-}
-
-// phase is what the engine alone says of a container that should run.
-func phase(c container.InspectResponse) (plan.Phase, string) {
-	s := c.State
-	switch {
-	case s.OOMKilled && !s.Running:
-		return plan.Failed, "it used more memory than it may, and was killed"
-	case s.Status == container.StateCreated && s.Error != "":
-		return plan.Failed, "it could not be started: " + s.Error
-	case s.Status == container.StateCreated:
-		return plan.Starting, ""
-	case s.Status != container.StateRunning:
-		return plan.Failed, fmt.Sprintf("it ended with exit code %d", s.ExitCode)
-	case s.Health == nil || s.Health.Status == container.NoHealthcheck:
-		return plan.Ready, ""
-	case s.Health.Status == container.Healthy:
-		return plan.Ready, ""
-	case s.Health.Status == container.Unhealthy:
-		reason := "its HEALTHCHECK fails"
-		if n := len(s.Health.Log); n > 0 {
-			reason += ": " + strings.TrimSpace(s.Health.Log[n-1].Output)
-		}
-		return plan.Failed, reason
-	}
-	return plan.Starting, ""
-}
-
-// asked checks that the port takes connections, and that the path for it answers well.
-func (d *docker) asked(ctx context.Context, address string) error {
-	if address == "" {
-		return errors.New("it has no address")
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+// ask makes one call of the engine. The error wraps target.ErrUnreachable when it is not there, or silent for the limit.
+func ask[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error)) (T, error) {
+	bounded, cancel := context.WithTimeoutCause(ctx, limit, errSilent)
 	defer cancel()
-	if d.ready == "" {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		if d.publish.HostIP.IsValid() {
-			return stays(conn)
-		}
+	answer, err := call(bounded)
+	return answer, told(ctx, bounded, err)
+}
+
+// told is what a call under bounded, which is part of ctx, has failed with.
+func told(ctx, bounded context.Context, err error) error {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return context.Cause(ctx)
+	case bounded.Err() != nil:
+		err = errSilent
+	case !client.IsErrConnectionFailed(err):
+		return fmt.Errorf("docker: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+d.ready, nil)
-	if err != nil {
-		return err
-	}
-	response, err := d.http.Do(request)
-	if err != nil {
-		return err
-	}
-	response.Body.Close()
-	if response.StatusCode >= 400 {
-		return fmt.Errorf("%s answers %d", d.ready, response.StatusCode)
-	}
-	return nil
-}
-
-// stays makes sure that conn is not closed at once: the engine's proxy of a published port takes connections
-// also when the container does not, and then closes them.
-func stays(conn net.Conn) error {
-	if err := conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
-		return err
-	}
-	if _, err := conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("the connection was closed: %w", err)
-	}
-	return nil
-}
-
-// address is where a container is asked: its published port when that is on an address of its own, else its
-// own address on the first network.
-func (d *docker) address(c container.InspectResponse) string {
-	if c.NetworkSettings == nil {
-		return ""
-	}
-	if d.publish.HostIP.IsValid() && !d.publish.HostIP.IsUnspecified() {
-		for _, b := range c.NetworkSettings.Ports[d.portNumber()] {
-			return net.JoinHostPort(d.publish.HostIP.String(), b.HostPort)
-		}
-		return ""
-	}
-	for name, end := range c.NetworkSettings.Networks {
-		if (len(d.networks) == 0 || name == d.networks[0]) && end.IPAddress.IsValid() {
-			return net.JoinHostPort(end.IPAddress.String(), strconv.Itoa(d.port))
-		}
-	}
-	return ""
-}
-
-func (d *docker) portNumber() network.Port {
-	p, _ := network.PortFrom(uint16(d.port), network.TCP) // 1 to 65535 by its declaration
-	return p
-}
-
-// logLines is how many lines of a release that failed are kept.
-const logLines = 20
-
-func (d *docker) lastLines(ctx context.Context, id string) []string {
-	logs, err := d.engine.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(logLines)})
-	if err != nil {
-		return nil
-	}
-	defer logs.Close()
-	var text bytes.Buffer
-	if _, err := stdcopy.StdCopy(&text, &text, logs); err != nil {
-		return nil
-	}
-	return input.Lines(text.String())
-}
-
-func (d *docker) Stage(ctx context.Context, fence uint64, r release.Release) error {
-	if err := d.pull(ctx, r); err != nil {
-		return err
-	}
-	if err := d.Claim(ctx, fence); err != nil {
-		return err
-	}
-	there, err := d.containers(ctx)
-	if err != nil {
-		return err
-	}
-	id := there[r.Digest].ID
-	if id == "" {
-		if id, err = d.create(ctx, fence, r); err != nil {
-			return err
-		}
-	} else if there[r.Digest].State.Status != container.StateCreated {
-		return nil
-	}
-	if !d.env.Routed {
-		return nil // it starts when it takes the place of the old one
-	}
-	if _, err := d.engine.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
-		return fmt.Errorf("start the container: %w", unreachable(err))
-	}
-	return nil
-}
-
-// pull gets the image by its digest, unless the engine has it.
-func (d *docker) pull(ctx context.Context, r release.Release) error {
-	if _, err := d.engine.ImageInspect(ctx, r.Reference()); err == nil {
-		return nil
-	} else if !errdefs.IsNotFound(err) {
-		return unreachable(err)
-	}
-	auth, err := d.env.EngineAuth(ctx, r.Repository)
-	if err != nil {
-		return err
-	}
-	pulling, err := d.engine.ImagePull(ctx, r.Reference(), client.ImagePullOptions{RegistryAuth: auth})
-	if err == nil {
-		err = errors.Join(pulling.Wait(ctx), pulling.Close())
-	}
-	if err != nil {
-		return fault.Errorf(fault.Failed, "pull %s: %w", r.Reference(), unreachable(err)).
-			WithHint("the engine has to reach the registry by this name, and to trust it")
-	}
-	return nil
-}
-
-func (d *docker) create(ctx context.Context, fence uint64, r release.Release) (string, error) {
-	labels := d.labels()
-	maps.Copy(labels, map[string]string{labelDigest: string(r.Digest), labelRepository: r.Repository, labelVersion: r.Version,
-		labelCommit: r.Commit, labelFence: strconv.FormatUint(fence, 10)})
-	env := []string{"BACKSTEP_RELEASE=" + string(r.Digest), "BACKSTEP_VERSION=" + r.Version}
-	for _, key := range slices.Sorted(maps.Keys(d.env.Variables)) {
-		env = append(env, key+"="+d.env.Variables[key])
-	}
-	cpus, _ := strconv.ParseFloat("0"+d.cpus, 64) // by its declaration
-	config := &container.Config{Image: r.Reference(), Labels: labels, Env: env, User: d.user,
-		ExposedPorts: network.PortSet{d.portNumber(): {}}}
-	settings := &container.HostConfig{Binds: d.volumes, ReadonlyRootfs: d.readOnly,
-		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(d.restart)},
-		Resources:     container.Resources{Memory: size(d.memory), NanoCPUs: int64(cpus * 1e9)}}
-	if d.publish.HostIP.IsValid() {
-		settings.PortBindings = network.PortMap{d.portNumber(): {d.publish}}
-	}
-	if len(d.networks) > 0 {
-		settings.NetworkMode = container.NetworkMode(d.networks[0])
-	}
-	made, err := d.engine.ContainerCreate(ctx, client.ContainerCreateOptions{Name: d.nameOf(r.Digest), Config: config, HostConfig: settings})
-	if errdefs.IsConflict(err) {
-		return "", fmt.Errorf("container %s is there already: %w", d.nameOf(r.Digest), target.ErrFenced)
-	}
-	if err != nil {
-		return "", fmt.Errorf("create the container: %w", unreachable(err))
-	}
-	for _, name := range d.networks[min(1, len(d.networks)):] {
-		if _, err := d.engine.NetworkConnect(ctx, name, client.NetworkConnectOptions{Container: made.ID}); err != nil {
-			_, _ = d.engine.ContainerRemove(ctx, made.ID, client.ContainerRemoveOptions{Force: true})
-			return "", fmt.Errorf("attach the container to network %s: %w", name, unreachable(err))
-		}
-	}
-	return made.ID, nil
-}
-
-// Shift is the router where there is none: it stops the release that serves and starts the other in its
-// place, under the plain name. The old container stays, stopped: going back starts it again.
-func (d *docker) Shift(ctx context.Context, fence uint64, weights map[release.Digest]int) error {
-	if err := d.Claim(ctx, fence); err != nil {
-		return err
-	}
-	containers, err := d.containers(ctx)
-	if err != nil {
-		return err
-	}
-	var to release.Digest
-	for digest, w := range weights {
-		_, there := containers[digest]
-		switch {
-		case !there:
-			return fmt.Errorf("%s is not on the target", digest.Short())
-		case w != 100 || len(weights) != 1:
-			return fault.Inputf("target docker: without a router one release has all the traffic")
-		}
-		to = digest
-	}
-	if to == "" {
-		return errors.New("nobody would get the traffic")
-	}
-	for digest, c := range containers {
-		if digest == to || !d.serves(c) {
-			continue
-		}
-		if _, err := d.engine.ContainerStop(ctx, c.ID, client.ContainerStopOptions{}); err != nil {
-			return fmt.Errorf("stop %s: %w", digest.Short(), unreachable(err))
-		}
-		if _, err := d.engine.ContainerRename(ctx, c.ID, client.ContainerRenameOptions{NewName: d.nameOf(digest)}); err != nil {
-			return fmt.Errorf("rename %s: %w", digest.Short(), unreachable(err))
-		}
-	}
-	c := containers[to]
-	if !d.serves(c) {
-		if _, err := d.engine.ContainerRename(ctx, c.ID, client.ContainerRenameOptions{NewName: d.name()}); err != nil {
-			return fmt.Errorf("rename %s: %w", to.Short(), unreachable(err))
-		}
-	}
-	if _, err := d.engine.ContainerStart(ctx, c.ID, client.ContainerStartOptions{}); err != nil {
-		return fmt.Errorf("start %s: %w", to.Short(), unreachable(err))
-	}
-	return nil
-}
-
-func (d *docker) Retire(ctx context.Context, fence uint64, digest release.Digest, drain time.Duration) error {
-	if err := d.Claim(ctx, fence); err != nil {
-		return err
-	}
-	containers, err := d.containers(ctx)
-	if err != nil {
-		return err
-	}
-	c, ok := containers[digest]
-	if !ok {
-		return nil
-	}
-	seconds := int(math.Ceil(drain.Seconds()))
-	if _, err := d.engine.ContainerStop(ctx, c.ID, client.ContainerStopOptions{Timeout: &seconds}); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("stop the container: %w", unreachable(err))
-	}
-	if _, err := d.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("remove the container: %w", unreachable(err))
-	}
-	return nil
+	return fault.Errorf(fault.Failed, "docker: %w: %w", target.ErrUnreachable, err).
+		WithHint("is the engine running, and may this user ask it? See engine of the target, and DOCKER_HOST")
 }

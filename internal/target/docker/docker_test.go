@@ -2,7 +2,9 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,11 +32,11 @@ import (
 	"github.com/backstep/backstep/internal/target/targettest"
 )
 
-// program builds examples/shop into dir.
-func program(t *testing.T, dir, version, does string) {
+// program builds one into dir.
+func program(t *testing.T, dir, source, version, does string) {
 	t.Helper()
 	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "shop"),
-		"-ldflags", "-X main.version="+version+" -X main.does="+does, "../../../examples/shop")
+		"-ldflags", "-X main.version="+version+" -X main.does="+does, source)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -44,7 +47,48 @@ func program(t *testing.T, dir, version, does string) {
 func shop(t *testing.T, repository, version, does string) release.Release {
 	t.Helper()
 	dir := t.TempDir()
-	program(t, dir, version, does)
+	program(t, dir, "../../../examples/shop", version, does)
+	return pushed(t, dir, repository, version)
+}
+
+// tested pushes an image of testdata/release.
+func tested(t *testing.T, repository, version, does string) release.Release {
+	t.Helper()
+	dir := t.TempDir()
+	program(t, dir, "./testdata/release", version, does)
+	return pushed(t, dir, repository, version)
+}
+
+// hold begins a request of a customer that does not end before done is called.
+func hold(t *testing.T, d *docker, customers string, digest release.Digest) (done func()) {
+	t.Helper()
+	in := must(d.Find(t.Context(), digest))
+	get := func(address string) {
+		answer, err := http.Get(address)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			t.Errorf("%s answers %d", address, answer.StatusCode)
+		}
+	}
+	answered := make(chan struct{})
+	go func() {
+		get(customers + "/hold")
+		close(answered)
+	}()
+	get("http://" + in.Address + "/held")
+	return sync.OnceFunc(func() {
+		get("http://" + in.Address + "/free")
+		<-answered
+	})
+}
+
+// pushed pushes the program in dir.
+func pushed(t *testing.T, dir, repository, version string) release.Release {
+	t.Helper()
 	client := registry.New()
 	digest, err := layers.New(client).Build(t.Context(), builder.Request{Repository: repository, Context: dir,
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Files: []builder.File{{From: "shop", To: "/shop"}}, Entrypoint: []string{"/shop"},
@@ -118,8 +162,13 @@ func TestE2EBehindHAProxy(t *testing.T) {
 		}
 		repository := registrytest.Debian(t) + "/shop"
 		targettest.Run(t, targettest.Subject{Target: to, Router: shift, Address: "http://" + balancer.Address,
-			Good: shop(t, repository, "1.0.0", "work"), Other: shop(t, repository, "1.1.0", "work"),
-			Crashing: shop(t, repository, "1.2.0", "crash")})
+			Good: tested(t, repository, "1.0.0", "work"), Other: tested(t, repository, "1.1.0", "work"),
+			Crashing: tested(t, repository, "1.2.0", "crash"), Mute: tested(t, repository, "1.3.0", "mute"),
+			Kill: func(digest release.Digest) {
+				c := must(d.container(t.Context(), digest))
+				must(d.engine.ContainerKill(t.Context(), c.ID, client.ContainerKillOptions{Signal: "KILL"}))
+			},
+			Busy: func(digest release.Digest) func() { return hold(t, d, "http://"+balancer.Address, digest) }})
 		list := must(d.engine.ContainerList(t.Context(), client.ContainerListOptions{Filters: d.ours()}))
 		one := must(d.engine.ContainerInspect(t.Context(), list.Items[0].ID, client.ContainerInspectOptions{})).Container
 		if h := one.HostConfig; h.Memory != 64<<20 || h.NanoCPUs != 5e8 || !h.ReadonlyRootfs || h.RestartPolicy.Name != "unless-stopped" {
@@ -128,38 +177,174 @@ func TestE2EBehindHAProxy(t *testing.T) {
 	}
 }
 
+// claim takes the target under a number.
+func claim(t *testing.T, d *docker, seq uint64) plan.Token {
+	t.Helper()
+	token := plan.Token{Number: plan.Number{Seq: seq}, Holder: "test"}
+	if err := d.Claim(t.Context(), plan.Claim{Token: token, Aim: plan.Do}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// settled waits until a release is no longer starting.
+func settled(t *testing.T, d *docker, r release.Release) plan.Instance {
+	t.Helper()
+	for t.Context().Err() == nil {
+		if in := must(d.Find(t.Context(), r.Digest)); in != nil && in.Phase != plan.Starting {
+			return *in
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return plan.Instance{}
+}
+
 func TestE2ERecreate(t *testing.T) {
 	d := engine(t, options{port: 8080, publish: "127.0.0.1:18480"}, target.Environment{Service: unique(t), Environment: "test"})
 	repository := registrytest.Debian(t) + "/shop"
 	old, fresh := shop(t, repository, "1.0.0", "work"), shop(t, repository, "1.1.0", "work")
 	ctx := t.Context()
 	for i, r := range []release.Release{old, fresh, old} {
-		fence := uint64(i + 1)
-		if err := d.Stage(ctx, fence, r); err != nil {
+		by := claim(t, d, uint64(i+1))
+		if err := d.Stage(ctx, by, r); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Shift(ctx, fence, map[release.Digest]int{r.Digest: 100}); err != nil {
+		if err := d.Shift(ctx, by, map[release.Digest]int{r.Digest: 100}); err != nil {
 			t.Fatal(err)
 		}
-		for in := must(d.Observe(ctx)).Serving(); in == nil || in.Phase != plan.Ready; in = must(d.Observe(ctx)).Serving() {
-			if in != nil && in.Phase == plan.Failed {
-				t.Fatalf("%+v", in)
-			}
-			time.Sleep(10 * time.Millisecond)
+		if in := settled(t, d, r); in.Phase != plan.Ready {
+			t.Fatalf("%+v", in)
 		}
 		state := must(d.Observe(ctx))
-		if in := state.Serving(); in.Release != r || in.Weight != 100 || in.Address != "127.0.0.1:18480" || state.Fence != fence {
+		if in := state.Serving(); in.Release != r || in.Weight != 100 || in.Address != "127.0.0.1:18480" || state.Claim.Token != by {
 			t.Errorf("after %s: %+v", r, state)
 		}
+	}
+}
+
+// A published port stays the same when the container is restarted, and one that is taken is not insisted on.
+func TestE2EPublished(t *testing.T) {
+	d := engine(t, options{port: 8080, publish: "127.0.0.1", ready: "/"}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
+	r, ctx := shop(t, registrytest.Debian(t)+"/shop", "1.0.0", "work"), t.Context()
+	by := claim(t, d, 1)
+	if err := d.Stage(ctx, by, r); err != nil {
+		t.Fatal(err)
+	}
+	first := settled(t, d, r)
+	if first.Phase != plan.Ready {
+		t.Fatalf("%+v", first)
+	}
+	c := must(d.container(ctx, r.Digest))
+	must(d.engine.ContainerRestart(ctx, c.ID, client.ContainerRestartOptions{}))
+	if in := settled(t, d, r); in != first {
+		t.Errorf("after a restart %+v, want %+v", in, first)
+	}
+	// Somebody takes the port while the container is stopped.
+	must(d.engine.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: "KILL"}))
+	for must(d.Find(ctx, r.Digest)).Phase != plan.Failed {
+		time.Sleep(10 * time.Millisecond)
+	}
+	other := must(net.Listen("tcp", first.Address))
+	defer other.Close()
+	if err := d.Stage(ctx, by, r); err != nil {
+		t.Fatal(err)
+	}
+	if in := settled(t, d, r); in.Phase != plan.Ready || in.Address == first.Address {
+		t.Errorf("beside one that has its port: %+v", in)
+	}
+}
+
+// A release that hangs costs a second, and not a second each; and it delays nothing that is said of others.
+func TestE2EHanging(t *testing.T) {
+	d := engine(t, options{port: 8080, ready: "/"}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
+	repository, ctx := registrytest.Debian(t)+"/shop", t.Context()
+	good := tested(t, repository, "1.0.0", "work")
+	by := claim(t, d, 1)
+	hanging := []release.Release{tested(t, repository, "1.1.0", "hang"), tested(t, repository, "1.2.0", "hang"), tested(t, repository, "1.3.0", "hang")}
+	for _, r := range append(hanging, good) {
+		if err := d.Stage(ctx, by, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range hanging {
+		for want := "no answer within 1s"; !strings.HasSuffix(must(d.Find(ctx, r.Digest)).Reason, want); {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	settled(t, d, good)
+	begun := time.Now()
+	state := must(d.Observe(ctx))
+	if took := time.Since(begun); took > 2*askTimeout || len(state.Instances) != 4 || state.Find(good.Digest).Phase != plan.Ready {
+		t.Errorf("after %s: %+v", took, state)
+	}
+	begun = time.Now()
+	if in := must(d.Find(ctx, good.Digest)); in.Phase != plan.Ready || time.Since(begun) > askTimeout {
+		t.Errorf("found after %s: %+v", time.Since(begun), in)
+	}
+}
+
+// What is written on a volume by somebody else is told of, and never taken for a claim.
+func TestE2EHostileLabels(t *testing.T) {
+	d := engine(t, options{port: 8080}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
+	ctx := t.Context()
+	claim(t, d, 3)
+	for name, c := range map[string]struct{ volume, claim, note, want string }{
+		"torn":         {"-claim-4-0", `{"number":{"seq":4}`, "", "label backstep.claim: unexpected end of JSON input"},
+		"no holder":    {"-claim-4-0", `{"number":{"seq":4}}`, "", `label backstep.claim: it has claim 4 of ""`},
+		"another name": {"-claim-4-0", `{"number":{"seq":5},"holder":"x"}`, "", `label backstep.claim: it has claim 5 of "x"`},
+		"a torn note":  {"-claim-4-0", `{"number":{"seq":4},"holder":"x"}`, "{", "label backstep.note: unexpected end of JSON input"},
+		"another note": {"-claim-4-0", `{"number":{"seq":4},"holder":"x"}`, `{"id":"a","number":{"seq":2}}`, "label backstep.note: it is not a note of claim 4"},
+		"no note":      {"-claim-4-0", `{"number":{"seq":4},"holder":"x"}`, `null`, "label backstep.note: it is not a note of claim 4"},
+	} {
+		labels := d.labels()
+		labels[labelClaim] = c.claim
+		if c.note != "" {
+			labels[labelNote] = c.note
+		}
+		volume := d.name() + c.volume
+		must(d.engine.VolumeCreate(ctx, client.VolumeCreateOptions{Name: volume, Labels: labels}))
+		want := "docker: volume " + volume + ": " + c.want
+		_, observe := d.Observe(ctx)
+		for what, err := range map[string]error{"observe": observe, "holds": d.Holds(ctx, plan.Token{}), "claim": d.Claim(ctx, plan.Claim{Token: plan.Token{Number: plan.Number{Seq: 6}, Holder: "x"}}, nil)} {
+			if err == nil || err.Error() != want {
+				t.Errorf("%s: %s: %v, want %s", name, what, err, want)
+			}
+		}
+		must(d.engine.VolumeRemove(ctx, volume, client.VolumeRemoveOptions{}))
+	}
+}
+
+// An engine that takes connections and says nothing counts as away.
+func TestSilentEngine(t *testing.T) {
+	t.Setenv("DOCKER_API_VERSION", "1.41")
+	silent := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer silent.Close()
+	d, err := open(options{port: 8080, engine: "tcp://" + silent.Addr().String()}, target.Environment{Service: "shop", Environment: "test", Routed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.limit = 50 * time.Millisecond
+	want := "docker: the target cannot be reached: the engine did not answer in time"
+	if _, err := d.Observe(t.Context()); !errors.Is(err, target.ErrUnreachable) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped")
+	cancel(stopped)
+	if _, err := d.Observe(ctx); err != stopped {
+		t.Errorf("a caller that gave up: %v", err)
 	}
 }
 
 // Networks, volumes, variables and a private registry, as the engine has them; and the HEALTHCHECK of an image.
 func TestE2EOptions(t *testing.T) {
 	name := unique(t)
+	var missing error
 	private := registrytest.Private(t, registrytest.Debian(t), "ada", "pass")
 	d := engine(t, options{port: 8080, networks: []string{name + "-front", name + "-back"}, volumes: []string{name + "-uploads:/var/uploads"}, user: "4711:4711"},
-		target.Environment{Service: name, Environment: "test", Routed: true, Variables: map[string]string{"SHOP_COLOUR": "red; $HOME"}})
+		target.Environment{Service: name, Environment: "test", Routed: true, Variables: func() (map[string]string, error) {
+			return map[string]string{"SHOP_COLOUR": "red; $HOME"}, missing
+		}})
 	ctx := t.Context()
 	network := func(end string) {
 		if out, err := exec.Command("docker", "network", "create", name+end).CombinedOutput(); err != nil {
@@ -169,10 +354,16 @@ func TestE2EOptions(t *testing.T) {
 	}
 	network("-back") // of two that are missing, the engine names either
 	r := shop(t, registrytest.Debian(t)+"/other", "1.0.0", "work")
-	if err := d.Stage(ctx, 1, r); err == nil || !strings.Contains(err.Error(), "network "+name+"-front not found") {
+	by := claim(t, d, 1)
+	missing = errors.New("env.SHOP_COLOUR is not set")
+	if err := d.Stage(ctx, by, r); !errors.Is(err, missing) {
+		t.Errorf("a variable that is missing: %v", err)
+	}
+	missing = nil
+	if err := d.Stage(ctx, by, r); err == nil || !strings.Contains(err.Error(), "network "+name+"-front not found") {
 		t.Errorf("a network that does not exist: %v", err)
 	}
-	if err := d.Retire(ctx, 1, r.Digest, 0); err != nil {
+	if err := d.Retire(ctx, by, r.Digest, 0); err != nil {
 		t.Error(err)
 	}
 	network("-front")
@@ -195,7 +386,7 @@ func TestE2EOptions(t *testing.T) {
 		}
 	}
 	pushed := func(version, does string) release.Release {
-		program(t, made, version, does)
+		program(t, made, "../../../examples/shop", version, does)
 		tag := private + "/shop:" + version
 		for _, args := range [][]string{{"build", "-q", "-t", tag, made}, {"--config", made, "login", "-u", "ada", "-p", "pass", private}, {"--config", made, "push", "-q", tag},
 			{"image", "rm", tag}} {
@@ -206,24 +397,20 @@ func TestE2EOptions(t *testing.T) {
 		return must(pushes.Resolve(ctx, must(registry.ParseReference(tag))))
 	}
 	good, sick := pushed("1.0.0", "work"), pushed("1.1.0", "sick")
-	if err := d.Stage(ctx, 2, good); err == nil || !strings.Contains(err.Error(), "pull "+good.Reference()) {
+	if err := d.Stage(ctx, by, good); err == nil || !strings.Contains(err.Error(), "pull "+good.Reference()) {
 		t.Errorf("without a login: %v", err)
 	}
 	d.env.EngineAuth = pushes.EngineAuth
 	for _, r := range []release.Release{good, sick} {
-		if err := d.Stage(ctx, 3, r); err != nil {
+		if err := d.Stage(ctx, by, r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	settled := func(r release.Release) plan.Instance {
-		for {
-			if in := must(d.Observe(ctx)).Find(r.Digest); in.Phase != plan.Starting {
-				return *in
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+	missing = errors.New("env.SHOP_COLOUR is not set")
+	if err := d.Stage(ctx, by, good); err != nil {
+		t.Errorf("a variable that is missing for what runs: %v", err)
 	}
-	if in := settled(good); in.Phase != plan.Ready {
+	if in := settled(t, d, good); in.Phase != plan.Ready {
 		t.Errorf("healthy: %+v", in)
 	} else if answer, err := http.Get("http://" + in.Address); err != nil {
 		t.Error(err)
@@ -233,10 +420,10 @@ func TestE2EOptions(t *testing.T) {
 			t.Errorf("a variable is not what was configured: %q", text)
 		}
 	}
-	if in := settled(sick); in.Phase != plan.Failed || in.Reason != "its HEALTHCHECK fails: no connection to the orders" {
+	if in := settled(t, d, sick); in.Phase != plan.Failed || in.Reason != "its HEALTHCHECK fails: no connection to the orders" {
 		t.Errorf("unhealthy: %+v", in)
 	}
-	c := must(d.containers(ctx))[good.Digest]
+	c := must(d.container(ctx, good.Digest))
 	if len(c.NetworkSettings.Networks) != 2 || len(c.Mounts) != 1 || c.Mounts[0].Destination != "/var/uploads" || c.Config.User != "4711:4711" {
 		t.Errorf("networks %v, mounts %v, user %s", c.NetworkSettings.Networks, c.Mounts, c.Config.User)
 	}
@@ -250,19 +437,22 @@ func TestPhase(t *testing.T) {
 		phase  plan.Phase
 		reason string
 	}{
-		"created":         {&container.State{Status: container.StateCreated}, plan.Starting, ""},
+		"created":         {&container.State{Status: container.StateCreated}, plan.Starting, "it was not started yet"},
 		"cannot start":    {&container.State{Status: container.StateCreated, Error: "exec: no such file"}, plan.Failed, "it could not be started: exec: no such file"},
 		"running":         {running, plan.Ready, ""},
-		"health starting": {with(container.Health{Status: container.Starting}), plan.Starting, ""},
-		"healthy":         {with(container.Health{Status: container.Healthy}), plan.Ready, ""},
+		"health starting": {with(container.Health{Status: container.Starting}), plan.Starting, "its HEALTHCHECK has not said healthy"},
+		"health said": {with(container.Health{Status: container.Starting, Log: []*container.HealthcheckResult{{Output: "migrating"}}}),
+			plan.Starting, "its HEALTHCHECK has not said healthy: migrating"},
+		"healthy": {with(container.Health{Status: container.Healthy}), plan.Ready, ""},
 		"unhealthy": {with(container.Health{Status: container.Unhealthy, Log: []*container.HealthcheckResult{{Output: "503\n"}}}),
 			plan.Failed, "its HEALTHCHECK fails: 503"},
-		"restarting":  {&container.State{Status: container.StateRestarting, Running: true, ExitCode: 3}, plan.Failed, "it ended with exit code 3"},
+		"restarting":  {&container.State{Status: container.StateRestarting, Running: true, ExitCode: 3}, plan.Failed, "it keeps ending: exit code 3, restarted 4 times"},
+		"dead":        {&container.State{Status: container.StateDead, Dead: true, ExitCode: 137}, plan.Failed, "the engine has given it up: exit code 137, restarted 4 times"},
 		"exited":      {&container.State{Status: container.StateExited, ExitCode: 0}, plan.Failed, "it ended with exit code 0"},
 		"ran out":     {&container.State{Status: container.StateExited, OOMKilled: true, ExitCode: 137}, plan.Failed, "it used more memory than it may, and was killed"},
 		"oom earlier": {&container.State{Status: container.StateRunning, Running: true, OOMKilled: true}, plan.Ready, ""},
 	} {
-		if phase, reason := phase(container.InspectResponse{State: c.state}); phase != c.phase || reason != c.reason {
+		if phase, reason := phase(container.InspectResponse{State: c.state, RestartCount: 4}); phase != c.phase || reason != c.reason {
 			t.Errorf("%s: %s, %q", name, phase, reason)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/backstep/backstep/internal/plan"
-	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/release"
 )
 
 const (
@@ -26,59 +26,71 @@ const (
 	readiness = 10 * time.Millisecond // between two looks whether a release is ready
 	busyFor   = 5 * time.Second       // the longest that a fresh program may be busy
 	answering = 2 * time.Second       // the longest a look takes
-	logLines  = 50                    // kept of each release
+	logLines  = 200                   // kept of each release
 	lineLimit = 1 << 10               // bytes kept of a line
 )
 
 // instance is one release that runs, or ran.
 type instance struct {
-	call  stageCall
-	image registry.Image
-	root  string
-	ready string
-	log   *slog.Logger
+	release   release.Release
+	variables map[string]string
+	image     program
+	root      string
+	ready     string
+	log       *slog.Logger
+	address   string // its own, chosen by prepare
+	output    *tail
 
-	address string
-	output  tail
-	cmd     *exec.Cmd
-	gone    chan struct{} // closed when the process has ended
+	cmd   *exec.Cmd     // once begun is closed
+	begun chan struct{} // closed when the process was started, or could not be
+	gone  chan struct{} // closed when the process has ended
 
 	mu     sync.Mutex
 	phase  plan.Phase
 	reason string
 }
 
-// observe tells how the instance is.
-func (in *instance) observe() plan.Instance {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return plan.Instance{Release: in.call.Release, Phase: in.phase, Address: in.address, Reason: in.reason, Log: in.output.lines()}
-}
-
-// start runs the entrypoint. That it cannot be run is a failed instance, not an error: the image is what it is.
-func (in *instance) start() error {
+// prepare gives a new instance an address. It is quick, and starts nothing.
+func (in *instance) prepare() error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // a free port, given to the release
 	if err != nil {
 		return err
 	}
 	in.address = listener.Addr().String()
-	listener.Close()
-	_, port, err := net.SplitHostPort(in.address)
-	if err != nil {
-		return err
-	}
+	in.phase, in.begun, in.gone = plan.Starting, make(chan struct{}), make(chan struct{})
+	return listener.Close()
+}
+
+// observe tells how the instance is.
+func (in *instance) observe() plan.Instance {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return plan.Instance{Release: in.release, Phase: in.phase, Address: in.address, Reason: in.reason}
+}
+
+// alive says whether the instance is one that need not be started again.
+func (in *instance) alive() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.phase != plan.Failed
+}
+
+// start runs the entrypoint. That it cannot be run is a failed instance, not an error: the image is what it is.
+func (in *instance) start() {
+	defer close(in.begun)
+	_, port, _ := net.SplitHostPort(in.address)
 	program := filepath.Join(in.root, filepath.Clean("/"+in.image.Entrypoint[0]))
 	env := append(slices.Clone(in.image.Env), "PORT="+port, "ADDR="+in.address,
-		"BACKSTEP_RELEASE="+string(in.call.Release.Digest), "BACKSTEP_VERSION="+in.call.Release.Version)
-	for key, value := range in.call.Variables {
+		"BACKSTEP_RELEASE="+string(in.release.Digest), "BACKSTEP_VERSION="+in.release.Version)
+	for key, value := range in.variables {
 		env = append(env, key+"="+value)
 	}
-	in.phase, in.gone = plan.Starting, make(chan struct{})
+	var err error
 	for end := time.Now().Add(busyFor); ; time.Sleep(readiness) {
 		in.cmd = exec.Command(program, in.image.Entrypoint[1:]...)
 		in.cmd.Dir = filepath.Join(in.root, filepath.Clean("/"+in.image.Dir))
 		in.cmd.Env = env
-		in.cmd.Stdout, in.cmd.Stderr = &in.output, &in.output
+		in.cmd.Stdout, in.cmd.Stderr = in.output, in.output
 		in.cmd.SysProcAttr = child()
 		err = in.cmd.Start()
 		// A process that was forked while the program was unpacked holds it open until it runs its own.
@@ -87,13 +99,14 @@ func (in *instance) start() error {
 		}
 	}
 	if err != nil {
+		in.mu.Lock()
 		in.phase, in.reason = plan.Failed, fmt.Sprintf("run %s: %v; the process target takes static binaries for this machine only", in.image.Entrypoint[0], err)
+		in.mu.Unlock()
 		close(in.gone)
-		return nil
+		return
 	}
 	go in.wait()
 	go in.watch()
-	return nil
 }
 
 // wait notices the end of the process.
@@ -109,49 +122,73 @@ func (in *instance) wait() {
 	close(in.gone)
 }
 
-// watch notices when the release is ready.
+// watch notices when the release is ready, and keeps what it was told last until then.
 func (in *instance) watch() {
 	client := &http.Client{Timeout: answering, Transport: &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	for !in.answers(client) {
+	for {
+		err := in.answers(client)
+		in.mu.Lock()
+		if in.phase == plan.Starting && err == nil {
+			in.phase, in.reason = plan.Ready, ""
+		} else if in.phase == plan.Starting {
+			in.reason = err.Error()
+		}
+		in.mu.Unlock()
+		if err == nil {
+			return
+		}
 		select {
 		case <-in.gone:
 			return
 		case <-time.After(readiness):
 		}
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.phase == plan.Starting {
-		in.phase = plan.Ready
-	}
 }
 
-func (in *instance) answers(client *http.Client) bool {
+// answers says why the release is not ready, or nil when it is.
+func (in *instance) answers(client *http.Client) error {
 	if in.ready == "" {
 		c, err := net.DialTimeout("tcp", in.address, answering)
-		if err == nil {
-			c.Close()
+		if err != nil {
+			return in.told(err)
 		}
-		return err == nil
+		return c.Close()
 	}
 	response, err := client.Get("http://" + in.address + in.ready)
 	if err != nil {
-		return false
+		return in.told(err)
 	}
 	response.Body.Close()
-	return response.StatusCode/100 == 2 || response.StatusCode/100 == 3
+	if response.StatusCode/100 != 2 && response.StatusCode/100 != 3 {
+		return fmt.Errorf("%s%s answers %d", in.address, in.ready, response.StatusCode)
+	}
+	return nil
+}
+
+// told is an error of the network in few words.
+func (in *instance) told(err error) error {
+	var number syscall.Errno
+	var timed net.Error
+	switch {
+	case errors.As(err, &number):
+		err = number
+	case errors.As(err, &timed) && timed.Timeout():
+		err = fmt.Errorf("no answer within %s", answering)
+	}
+	return fmt.Errorf("%s%s: %w", in.address, in.ready, err)
 }
 
 // end stops the process, kindly for as long as patience, and returns when it is gone.
 func (in *instance) end(patience time.Duration) {
+	<-in.begun
 	if in.cmd.Process == nil {
 		return
 	}
 	signal := func(s syscall.Signal) {
 		// The whole group: what the release has started goes with it.
 		if err := syscall.Kill(-in.cmd.Process.Pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
-			in.log.Warn("a release could not be signalled", "release", in.call.Release.Digest.Short(), "error", err)
+			in.log.Warn("a release could not be signalled", "release", in.release.Digest.Short(), "error", err)
 		}
 	}
 	if patience > 0 {
@@ -200,10 +237,15 @@ func (t *tail) Write(p []byte) (int, error) {
 
 func (t *tail) grow(p []byte) { t.open = append(t.open, p[:min(len(p), lineLimit-len(t.open))]...) }
 
-func (t *tail) lines() []string {
+// last is the last n lines; one that is not over yet counts.
+func (t *tail) last(n int) []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.kept)
+	lines := slices.Clone(t.kept)
+	if len(t.open) > 0 {
+		lines = append(lines, strings.ToValidUTF8(string(t.open), "?"))
+	}
+	return lines[max(0, len(lines)-max(0, n)):]
 }
 
 // exists says whether there is something at path.

@@ -12,6 +12,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/backstep/backstep/internal/fault"
@@ -42,8 +44,9 @@ func Kind() target.Kind {
 // client talks to a supervisor.
 type client struct {
 	socket    string
-	variables map[string]string
+	variables func() (map[string]string, error)
 	http      *http.Client
+	limit     time.Duration // for a call that waits for nobody
 }
 
 var (
@@ -51,41 +54,67 @@ var (
 	_ router.Router = (*client)(nil)
 )
 
-func newClient(socket string, variables map[string]string) *client {
+// How long calls may take.
+const (
+	callTimeout  = 10 * time.Second
+	stageTimeout = 5 * time.Minute  // with a download
+	stopTimeout  = 30 * time.Second // for what comes after a drain
+)
+
+func newClient(socket string, variables func() (map[string]string, error)) *client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
-	return &client{socket: socket, variables: variables,
+	return &client{socket: socket, variables: variables, limit: callTimeout,
 		http: &http.Client{Transport: &http.Transport{DialContext: dial, IdleConnTimeout: 10 * time.Second}}}
 }
 
-// The bodies of the supervisor's calls, and its answer to those that it refuses.
+// The bodies of the supervisor's calls and answers.
 type (
+	claimCall struct {
+		Claim plan.Claim `json:"claim"`
+		Note  *plan.Note `json:"note,omitempty"`
+	}
+	forgetCall struct {
+		By  plan.Token `json:"by"`
+		IDs []string   `json:"ids"`
+	}
+	holdsCall struct {
+		By plan.Token `json:"by"`
+	}
 	stageCall struct {
-		Fence     uint64            `json:"fence"`
+		By        plan.Token        `json:"by"`
 		Release   release.Release   `json:"release"`
 		Variables map[string]string `json:"variables,omitempty"`
 	}
 	shiftCall struct {
-		Fence   uint64                 `json:"fence"`
+		By      plan.Token             `json:"by"`
 		Weights map[release.Digest]int `json:"weights"`
 	}
 	retireCall struct {
-		Fence  uint64         `json:"fence"`
+		By     plan.Token     `json:"by"`
 		Digest release.Digest `json:"digest"`
 		Drain  time.Duration  `json:"drain"` // nanoseconds
 	}
+	about struct {
+		Instance *plan.Instance `json:"instance,omitempty"`
+		Has      bool           `json:"has"`
+		Lines    []string       `json:"lines,omitempty"`
+	}
 	refusal struct {
-		Error string `json:"error"`
-		Hint  string `json:"hint,omitempty"`
-		Input bool   `json:"input,omitempty"`
+		Error string     `json:"error"`
+		Hint  string     `json:"hint,omitempty"`
+		Code  fault.Code `json:"code"`
 	}
 )
 
 // answerLimit bounds the supervisor's answers, in bytes.
 const answerLimit = 8 << 20
 
-func (c *client) call(ctx context.Context, method, path string, in, out any) error {
+// errSilent ends a call that took too long.
+var errSilent = errors.New("the supervisor did not answer in time")
+
+func (c *client) call(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		data, err := json.Marshal(in)
@@ -94,56 +123,121 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 		}
 		body = bytes.NewReader(data)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://supervisor"+path, body)
+	bounded, cancel := context.WithTimeoutCause(ctx, limit, errSilent)
+	defer cancel()
+	request, err := http.NewRequestWithContext(bounded, method, "http://supervisor"+path, body)
 	if err != nil {
 		return err
 	}
-	response, err := c.http.Do(request)
+	status, data, err := c.answer(request)
+	switch {
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
+		return context.Cause(ctx)
+	case err != nil && bounded.Err() != nil:
+		err = errSilent
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return fault.Errorf(fault.Input, "socket %s: %w: %w", c.socket, target.ErrUnreachable, err).
+		return fault.Errorf(fault.Failed, "socket %s: %w: %w", c.socket, target.ErrUnreachable, err).
 			WithHint("start it with: backstep supervise --socket %s", c.socket)
 	}
-	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
-	if err != nil {
-		return fmt.Errorf("read the supervisor's answer: %w", err)
-	}
-	if response.StatusCode == http.StatusOK {
+	if status == http.StatusOK {
 		if out == nil {
 			return nil
 		}
-		return json.Unmarshal(data, out)
+		if err := json.Unmarshal(data, out); err != nil {
+			return fmt.Errorf("read the supervisor's answer: %w", err)
+		}
+		return nil
 	}
 	var no refusal
-	if json.Unmarshal(data, &no) != nil {
-		no.Error = fmt.Sprintf("the supervisor answered %d", response.StatusCode)
+	if json.Unmarshal(data, &no) != nil || no.Error == "" {
+		no.Error = fmt.Sprintf("the supervisor answered %d", status)
 	}
-	switch {
-	case response.StatusCode == http.StatusConflict:
+	if status == http.StatusConflict {
 		return fmt.Errorf("%w: %s", target.ErrFenced, no.Error)
-	case no.Input:
-		return &fault.Error{Code: fault.Input, Err: errors.New(no.Error), Hint: no.Hint}
 	}
-	return &fault.Error{Code: fault.Failed, Err: errors.New(no.Error), Hint: no.Hint}
+	if no.Code == fault.Done {
+		no.Code = fault.Failed
+	}
+	return &fault.Error{Code: no.Code, Err: errors.New(no.Error), Hint: no.Hint}
+}
+
+func (c *client) answer(request *http.Request) (status int, body []byte, err error) {
+	response, err := c.http.Do(request)
+	if err != nil {
+		var of *url.Error
+		if errors.As(err, &of) {
+			err = of.Err // without the address, which says nothing
+		}
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	return response.StatusCode, body, err
+}
+
+func (c *client) Claim(ctx context.Context, claim plan.Claim, note *plan.Note) error {
+	return c.call(ctx, c.limit, http.MethodPost, "/v1/claim", claimCall{claim, note}, nil)
+}
+
+func (c *client) Forget(ctx context.Context, by plan.Token, ids []string) error {
+	return c.call(ctx, c.limit, http.MethodPost, "/v1/forget", forgetCall{by, ids}, nil)
 }
 
 func (c *client) Observe(ctx context.Context) (plan.State, error) {
 	var s plan.State
-	err := c.call(ctx, http.MethodGet, "/v1/state", nil, &s)
+	err := c.call(ctx, c.limit, http.MethodGet, "/v1/state", nil, &s)
 	return s, err
 }
 
-func (c *client) Stage(ctx context.Context, fence uint64, r release.Release) error {
-	return c.call(ctx, http.MethodPost, "/v1/stage", stageCall{fence, r, c.variables}, nil)
+// about asks for what is known of one release.
+func (c *client) about(ctx context.Context, path string, d release.Digest, lines int) (about, error) {
+	var a about
+	q := url.Values{"digest": {string(d)}}
+	if lines > 0 {
+		q.Set("lines", strconv.Itoa(lines))
+	}
+	err := c.call(ctx, c.limit, http.MethodGet, path+"?"+q.Encode(), nil, &a)
+	return a, err
 }
 
-func (c *client) Shift(ctx context.Context, fence uint64, weights map[release.Digest]int) error {
-	return c.call(ctx, http.MethodPost, "/v1/shift", shiftCall{fence, weights}, nil)
+func (c *client) Find(ctx context.Context, d release.Digest) (*plan.Instance, error) {
+	a, err := c.about(ctx, "/v1/find", d, 0)
+	return a.Instance, err
 }
 
-func (c *client) Retire(ctx context.Context, fence uint64, d release.Digest, drain time.Duration) error {
-	return c.call(ctx, http.MethodPost, "/v1/retire", retireCall{fence, d, drain}, nil)
+func (c *client) Has(ctx context.Context, r release.Release) (bool, error) {
+	a, err := c.about(ctx, "/v1/has", r.Digest, 0)
+	return a.Has, err
+}
+
+func (c *client) Logs(ctx context.Context, d release.Digest, lines int) ([]string, error) {
+	a, err := c.about(ctx, "/v1/logs", d, lines)
+	return a.Lines, err
+}
+
+// Stage asks for the variables only when the release has to be started.
+func (c *client) Stage(ctx context.Context, by plan.Token, r release.Release) error {
+	in, err := c.Find(ctx, r.Digest)
+	if err != nil {
+		return err
+	}
+	if in != nil && in.Phase != plan.Failed {
+		return c.call(ctx, c.limit, http.MethodPost, "/v1/holds", holdsCall{by}, nil)
+	}
+	var variables map[string]string
+	if c.variables != nil {
+		if variables, err = c.variables(); err != nil {
+			return err
+		}
+	}
+	return c.call(ctx, stageTimeout, http.MethodPost, "/v1/stage", stageCall{by, r, variables}, nil)
+}
+
+func (c *client) Shift(ctx context.Context, by plan.Token, weights map[release.Digest]int) error {
+	return c.call(ctx, c.limit, http.MethodPost, "/v1/shift", shiftCall{by, weights}, nil)
+}
+
+func (c *client) Retire(ctx context.Context, by plan.Token, d release.Digest, drain time.Duration) error {
+	return c.call(ctx, drain+stopTimeout, http.MethodPost, "/v1/retire", retireCall{by, d, drain}, nil)
 }

@@ -6,16 +6,23 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/backstep/backstep/internal/builder"
 	"github.com/backstep/backstep/internal/builder/layers"
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
 	"github.com/backstep/backstep/internal/release"
@@ -27,20 +34,26 @@ import (
 func TestMain(m *testing.M) {
 	switch os.Getenv("RELEASE_DOES") {
 	case "answer":
-		started := make(chan struct{})
-		http.HandleFunc("/slow", func(w http.ResponseWriter, _ *http.Request) {
-			close(started)
-			time.Sleep(300 * time.Millisecond)
+		fmt.Println("version", os.Getenv("BACKSTEP_VERSION"))
+		held, free := make(chan struct{}), make(chan struct{})
+		http.HandleFunc("/hold", func(w http.ResponseWriter, _ *http.Request) {
+			close(held)
+			<-free
 			io.WriteString(w, "done")
 		})
-		http.HandleFunc("/slow-started", func(http.ResponseWriter, *http.Request) { <-started })
+		http.HandleFunc("/held", func(http.ResponseWriter, *http.Request) { <-held })
+		http.HandleFunc("/free", func(http.ResponseWriter, *http.Request) { close(free) })
+		http.HandleFunc("/pid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) })
 		http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintln(w, os.Getenv("BACKSTEP_VERSION"), os.Getenv("SHOP_COLOUR"))
 		})
 		fmt.Println(http.ListenAndServe(os.Getenv("ADDR"), nil))
 	case "crash":
-		fmt.Println("no such table: orders")
+		fmt.Print("no such table: orders")
 		os.Exit(3)
+	case "mute":
+		fmt.Println("waiting for the orders")
+		time.Sleep(time.Hour)
 	}
 	os.Exit(m.Run())
 }
@@ -69,8 +82,13 @@ func built(t *testing.T, repository, version, does string) release.Release {
 // supervised is a supervisor that runs until stop is called, and a client of it.
 func supervised(t *testing.T, dir string) (s *Supervisor, c *client, stop func()) {
 	t.Helper()
+	return supervisedWith(t, dir, registry.New())
+}
+
+func supervisedWith(t *testing.T, dir string, from *registry.Client) (s *Supervisor, c *client, stop func()) {
+	t.Helper()
 	s, err := NewSupervisor(SupervisorOptions{Dir: dir, Socket: filepath.Join(dir, "s"), Listen: "127.0.0.1:0", Ready: "/",
-		Registry: registry.New(), Log: slog.New(slog.DiscardHandler)})
+		Registry: from, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +106,7 @@ func supervised(t *testing.T, dir string) (s *Supervisor, c *client, stop func()
 		}
 	}
 	t.Cleanup(stop)
-	return s, newClient(filepath.Join(dir, "s"), map[string]string{"SHOP_COLOUR": "red"}), stop
+	return s, newClient(filepath.Join(dir, "s"), func() (map[string]string, error) { return map[string]string{"SHOP_COLOUR": "red"}, nil }), stop
 }
 
 // short is a folder whose name leaves room for a socket.
@@ -101,12 +119,61 @@ func short(t *testing.T) string {
 	return dir
 }
 
+// number asks a release for its process.
+func number(t *testing.T, c *client, d release.Digest) int {
+	t.Helper()
+	in, err := c.Find(t.Context(), d)
+	if err != nil || in == nil {
+		t.Fatal(in, err)
+	}
+	pid, err := strconv.Atoi(get(t, "http://"+in.Address+"/pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// hold begins a request of a customer that does not end before done is called, which returns what it got.
+func hold(t *testing.T, s *Supervisor, c *client, d release.Digest) (done func() string) {
+	t.Helper()
+	in, err := c.Find(t.Context(), d)
+	if err != nil || in == nil {
+		t.Fatal(in, err)
+	}
+	answered := make(chan string, 1)
+	go func() { answered <- get(t, "http://"+s.Address()+"/hold") }()
+	get(t, "http://"+in.Address+"/held")
+	return sync.OnceValue(func() string {
+		get(t, "http://"+in.Address+"/free")
+		return <-answered
+	})
+}
+
 func TestConformance(t *testing.T) {
 	repository := registrytest.InProcess(t) + "/shop"
 	s, c, _ := supervised(t, short(t))
 	targettest.Run(t, targettest.Subject{Target: c, Router: c, Address: "http://" + s.Address(),
 		Good: built(t, repository, "1.0.0", "answer"), Other: built(t, repository, "1.1.0", "answer"),
-		Crashing: built(t, repository, "1.2.0", "crash")})
+		Crashing: built(t, repository, "1.2.0", "crash"), Mute: built(t, repository, "1.3.0", "mute"),
+		Kill: func(d release.Digest) {
+			if err := syscall.Kill(number(t, c, d), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Busy: func(d release.Digest) func() {
+			done := hold(t, s, c, d)
+			return func() { done() }
+		}})
+}
+
+// claim takes the target under a number.
+func claim(t *testing.T, c *client, seq uint64) plan.Token {
+	t.Helper()
+	token := plan.Token{Number: plan.Number{Seq: seq}, Holder: "test"}
+	if err := c.Claim(t.Context(), plan.Claim{Token: token, Aim: plan.Do}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return token
 }
 
 func ready(t *testing.T, c *client, r release.Release) {
@@ -136,24 +203,35 @@ func get(t *testing.T, address string) string {
 	return strings.TrimSpace(string(body))
 }
 
-// A supervisor that starts again runs what it ran, with its traffic and its fence.
+// A supervisor that starts again runs what it ran, with its traffic, its claim and its notes, also when the registry is gone.
 func TestRestart(t *testing.T) {
 	dir := short(t)
 	r := built(t, registrytest.InProcess(t)+"/shop", "1.0.0", "answer")
 	_, c, stop := supervised(t, dir)
-	if err := c.Stage(t.Context(), 7, r); err != nil {
+	by := plan.Token{Number: plan.Number{Seq: 7, Sub: 1}, Holder: "test"}
+	if err := c.Claim(t.Context(), plan.Claim{Token: by, Aim: plan.Fire, Wanted: r}, &plan.Note{ID: "note", To: r}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stage(t.Context(), by, r); err != nil {
 		t.Fatal(err)
 	}
 	ready(t, c, r)
-	if err := c.Shift(t.Context(), 7, map[release.Digest]int{r.Digest: 100}); err != nil {
+	if err := c.Shift(t.Context(), by, map[release.Digest]int{r.Digest: 100}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := c.Observe(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
 	stop()
-	s, c, _ := supervised(t, dir)
+	s, c, _ := supervisedWith(t, dir, registry.New(registry.WithTransport(gone{})))
 	ready(t, c, r)
 	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		state, err := c.Observe(t.Context())
 		if err == nil && state.Serving() != nil {
+			if !reflect.DeepEqual(state.Claim, before.Claim) || !reflect.DeepEqual(state.Notes, before.Notes) || len(state.Notes) != 1 {
+				t.Errorf("the record is %+v, the notes %+v, before it was %+v", state.Claim, state.Notes, before)
+			}
 			break
 		}
 		if time.Now().After(end) {
@@ -163,40 +241,114 @@ func TestRestart(t *testing.T) {
 	if got := get(t, "http://"+s.Address()); got != "1.0.0 red" {
 		t.Errorf("customers get %q, want 1.0.0 with its variables", got)
 	}
-	if err := c.Stage(t.Context(), 6, r); !errors.Is(err, target.ErrFenced) {
+	by.Number.Sub = 0
+	if err := c.Stage(t.Context(), by, r); !errors.Is(err, target.ErrFenced) {
 		t.Errorf("a number lower than before the restart: %v, want ErrFenced", err)
 	}
 }
+
+// gone is the way to a registry that is away.
+type gone struct{}
+
+func (gone) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New("no registry") }
 
 // A request that is under way when its release is retired is answered.
 func TestDrain(t *testing.T) {
 	repository := registrytest.InProcess(t) + "/shop"
 	s, c, _ := supervised(t, short(t))
 	old, next := built(t, repository, "1.0.0", "answer"), built(t, repository, "1.1.0", "answer")
+	by := claim(t, c, 1)
 	for _, r := range []release.Release{old, next} {
-		if err := c.Stage(t.Context(), 1, r); err != nil {
+		if err := c.Stage(t.Context(), by, r); err != nil {
 			t.Fatal(err)
 		}
 		ready(t, c, r)
 	}
-	if err := c.Shift(t.Context(), 1, map[release.Digest]int{old.Digest: 100}); err != nil {
+	if err := c.Shift(t.Context(), by, map[release.Digest]int{old.Digest: 100}); err != nil {
 		t.Fatal(err)
 	}
-	state, err := c.Observe(t.Context())
-	if err != nil {
+	done := hold(t, s, c, old.Digest)
+	if err := c.Shift(t.Context(), by, map[release.Digest]int{next.Digest: 100}); err != nil {
 		t.Fatal(err)
 	}
-	answer := make(chan string, 1)
-	go func() { answer <- get(t, "http://"+s.Address()+"/slow") }()
-	get(t, "http://"+state.Find(old.Digest).Address+"/slow-started")
-	if err := c.Shift(t.Context(), 2, map[release.Digest]int{next.Digest: 100}); err != nil {
+	retired := make(chan error, 1)
+	go func() { retired <- c.Retire(t.Context(), by, old.Digest, time.Minute) }()
+	for {
+		if in, err := c.Find(t.Context(), old.Digest); err != nil {
+			t.Fatal(err)
+		} else if in == nil {
+			break
+		}
+	}
+	// It is started anew beside the one that drains, whose image stays.
+	if err := c.Stage(t.Context(), by, old); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Retire(t.Context(), 2, old.Digest, time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-answer; got != "done" {
+	ready(t, c, old)
+	if got := done(); got != "done" {
 		t.Errorf("the request under way got %q", got)
+	}
+	if err := <-retired; err != nil {
+		t.Error(err)
+	}
+	if has, err := c.Has(t.Context(), old); !has || err != nil {
+		t.Errorf("has the image of what runs: %v, %v", has, err)
+	}
+	if err := c.Retire(t.Context(), by, old.Digest, 0); err != nil {
+		t.Error(err)
+	}
+	if has, err := c.Has(t.Context(), old); has || err != nil {
+		t.Errorf("has the image of what is gone: %v, %v", has, err)
+	}
+}
+
+// A registry that does not answer holds up nobody but the stage that waits for it, which is refused when a newer run
+// has claimed the target in the meantime.
+func TestDownload(t *testing.T) {
+	away := make(waiting)
+	_, c, _ := supervisedWith(t, short(t), registry.New(registry.WithTransport(away)))
+	r := built(t, registrytest.InProcess(t)+"/shop", "1.0.0", "answer")
+	by := claim(t, c, 1)
+	staged := make(chan error, 1)
+	go func() { staged <- c.Stage(t.Context(), by, r) }()
+	away <- struct{}{} // it asks
+	claim(t, c, 2)
+	if _, err := c.Observe(t.Context()); err != nil {
+		t.Error(err)
+	}
+	close(away)
+	if err := <-staged; !errors.Is(err, target.ErrFenced) {
+		t.Errorf("an older run whose download took long: %v, want ErrFenced", err)
+	}
+	if state, err := c.Observe(t.Context()); err != nil || len(state.Instances) > 0 {
+		t.Errorf("%+v, %v", state, err)
+	}
+}
+
+// waiting is the way to a registry that takes its time: the first request waits until the channel is closed.
+type waiting chan struct{}
+
+func (w waiting) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-w
+	<-w
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// A secret that is missing stops only what has to be started.
+func TestVariables(t *testing.T) {
+	dir := short(t)
+	_, c, _ := supervised(t, dir)
+	r := built(t, registrytest.InProcess(t)+"/shop", "1.0.0", "answer")
+	by, missing := claim(t, c, 1), errors.New("env.TOKEN is not set")
+	bare := newClient(filepath.Join(dir, "s"), func() (map[string]string, error) { return nil, missing })
+	if err := bare.Stage(t.Context(), by, r); !errors.Is(err, missing) {
+		t.Errorf("what has to be started: %v", err)
+	}
+	if err := c.Stage(t.Context(), by, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := bare.Stage(t.Context(), by, r); err != nil {
+		t.Errorf("what runs: %v", err)
 	}
 }
 
@@ -207,8 +359,28 @@ func TestSockets(t *testing.T) {
 	if want := "socket " + filepath.Join(dir, "s") + " belongs to a supervisor that runs"; err == nil || err.Error() != want {
 		t.Errorf("a second supervisor: %v, want %s", err, want)
 	}
-	nobody := newClient(filepath.Join(dir, "nobody"), nil)
-	if _, err := nobody.Observe(t.Context()); !errors.Is(err, target.ErrUnreachable) {
-		t.Errorf("nobody listens: %v, want ErrUnreachable", err)
+	path := filepath.Join(dir, "nobody")
+	nobody := newClient(path, nil)
+	unreachable := func(want string) {
+		t.Helper()
+		_, err := nobody.Observe(t.Context())
+		if want = "socket " + path + ": the target cannot be reached: " + want; !errors.Is(err, target.ErrUnreachable) || fault.CodeOf(err) != fault.Failed || err.Error() != want {
+			t.Errorf("%v with code %d, want %s", err, fault.CodeOf(err), want)
+		}
+	}
+	unreachable("dial unix " + path + ": connect: no such file or directory")
+	// One that takes connections and says nothing.
+	silent, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	nobody.limit = 50 * time.Millisecond
+	unreachable("the supervisor did not answer in time")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped")
+	cancel(stopped)
+	if _, err := nobody.Observe(ctx); err != stopped {
+		t.Errorf("a caller that gave up: %v", err)
 	}
 }

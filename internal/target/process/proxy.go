@@ -89,29 +89,36 @@ func (p *proxy) weights() map[release.Digest]int {
 	return weights
 }
 
-// drop gives d nothing any more.
-func (p *proxy) drop(d release.Digest) {
+// move says that d has another address, whatever its share is.
+func (p *proxy) move(d release.Digest, address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := p.backends[d]; r != nil {
-		r.weight, r.credit = 0, 0
+	if r := p.backends[d]; r != nil && r.address != address {
+		p.backends[d] = newRoute(d, backend{weight: r.weight, address: address})
 	}
 }
 
-// drain waits until d has no request under way, for at most patience, and forgets the way to it.
-func (p *proxy) drain(d release.Digest, patience time.Duration) {
-	p.mu.Lock()
-	r := p.backends[d]
-	p.mu.Unlock()
-	if r == nil {
-		return
-	}
-	for end := time.Now().Add(patience); r.open.Load() > 0 && time.Now().Before(end); {
-		time.Sleep(5 * time.Millisecond)
-	}
+// take gives d nothing any more, and returns the way to it, or nil when there is none.
+func (p *proxy) take(d release.Digest) *route {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	r := p.backends[d]
 	delete(p.backends, d)
+	return r
+}
+
+// drain waits until no request is under way, for at most patience or until stop is closed.
+func (r *route) drain(patience time.Duration, stop <-chan struct{}) {
+	end := time.After(patience)
+	for r.open.Load() > 0 {
+		select {
+		case <-stop:
+			return
+		case <-end:
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // choose is the next release in turn, or nil when nobody has traffic.

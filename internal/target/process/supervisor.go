@@ -1,18 +1,21 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,18 +42,33 @@ type Supervisor struct {
 	proxy   *proxy
 	front   net.Listener
 	control net.Listener
+	ending  chan struct{}  // closed when the supervisor ends
+	leaving sync.WaitGroup // the instances that are drained and stopped
 
-	changing  sync.Mutex // one change at a time
-	mu        sync.Mutex // guards the fields below
-	fence     uint64
-	instances []*instance // in the order they were staged
+	// mu guards the fields below and the file that has them. A shift waits for it: nobody who has it waits for a
+	// release, a download or a drain.
+	mu        sync.Mutex
+	ended     bool
+	claim     plan.Claim
+	notes     []plan.Note            // the highest number first
+	instances []*instance            // in the order they were staged
+	owed      []started              // what ran before, and is still to be started again
+	weights   map[release.Digest]int // who is to have how much; the proxy has it once they are ready
+	shifts    int                    // counts the changes of weights
 }
 
 // remembered is what a supervisor that starts again finds.
 type remembered struct {
-	Fence     uint64                 `json:"fence"`
-	Instances []stageCall            `json:"instances"`
+	Claim     plan.Claim             `json:"claim"`
+	Notes     []plan.Note            `json:"notes,omitempty"`
+	Instances []started              `json:"instances"`
 	Weights   map[release.Digest]int `json:"weights"`
+}
+
+// started is what an instance was started with.
+type started struct {
+	Release   release.Release   `json:"release"`
+	Variables map[string]string `json:"variables,omitempty"`
 }
 
 // NewSupervisor takes the socket and the address. A socket that nobody listens on any more is replaced; one
@@ -78,7 +96,7 @@ func NewSupervisor(o SupervisorOptions) (*Supervisor, error) {
 		front.Close()
 		return nil, fault.Inputf("%w", err).At("--socket")
 	}
-	return &Supervisor{o: o, proxy: newProxy(), front: front, control: control}, nil
+	return &Supervisor{o: o, proxy: newProxy(), front: front, control: control, ending: make(chan struct{})}, nil
 }
 
 // Address is the host:port of the proxy.
@@ -87,8 +105,19 @@ func (s *Supervisor) Address() string { return s.front.Addr().String() }
 // Run starts again what ran, serves until ctx is done, and then ends what it runs.
 func (s *Supervisor) Run(ctx context.Context) error {
 	defer os.Remove(s.o.Socket)
+	if err := s.load(); err != nil {
+		s.control.Close()
+		s.front.Close()
+		return err
+	}
 	calls := http.NewServeMux()
 	calls.HandleFunc("GET /v1/state", s.state)
+	calls.HandleFunc("GET /v1/find", s.about(s.found))
+	calls.HandleFunc("GET /v1/has", s.about(s.has))
+	calls.HandleFunc("GET /v1/logs", s.about(s.logs))
+	calls.HandleFunc("POST /v1/claim", handle(s.take))
+	calls.HandleFunc("POST /v1/forget", handle(s.forget))
+	calls.HandleFunc("POST /v1/holds", handle(s.check))
 	calls.HandleFunc("POST /v1/stage", handle(s.stage))
 	calls.HandleFunc("POST /v1/shift", handle(s.shift))
 	calls.HandleFunc("POST /v1/retire", handle(s.retire))
@@ -97,32 +126,30 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	ended := make(chan error, 2)
 	go func() { ended <- control.Serve(s.control) }()
 	go func() { ended <- front.Serve(s.front) }()
-	err := s.resume(ctx)
-	if err == nil {
-		select {
-		case <-ctx.Done():
-		case err = <-ended:
-		}
+	s.resume(ctx)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-ended:
 	}
 	control.Close()
 	front.Close()
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	for _, in := range s.running() {
+	s.mu.Lock()
+	s.ended = true
+	running := slices.Clone(s.instances)
+	s.mu.Unlock()
+	close(s.ending)
+	for _, in := range running {
 		in.end(0)
 	}
+	s.leaving.Wait()
 	return err
 }
 
-func (s *Supervisor) running() []*instance {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.instances)
-}
-
+// find is the instance of d, or nil. The caller has the lock.
 func (s *Supervisor) find(d release.Digest) *instance {
-	for _, in := range s.running() {
-		if in.call.Release.Digest == d {
+	for _, in := range s.instances {
+		if in.release.Digest == d {
 			return in
 		}
 	}
@@ -132,16 +159,58 @@ func (s *Supervisor) find(d release.Digest) *instance {
 // state answers what runs.
 func (s *Supervisor) state(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
-	state := plan.State{Fence: s.fence, Instances: []plan.Instance{}}
-	s.mu.Unlock()
+	state := plan.State{Claim: s.claim, Notes: slices.Clone(s.notes), Instances: []plan.Instance{}}
 	weights := s.proxy.weights()
-	for _, in := range s.running() {
+	for _, in := range s.instances {
 		seen := in.observe()
 		seen.Weight = weights[seen.Release.Digest]
 		state.Instances = append(state.Instances, seen)
 	}
+	s.mu.Unlock()
+	answer(w, http.StatusOK, state)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(state)
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body)
+}
+
+// about answers what is known of the release of a request.
+func (s *Supervisor) about(tell func(d release.Digest, lines int) about) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		d, err := release.ParseDigest(r.FormValue("digest"))
+		lines, none := strconv.Atoi(cmp.Or(r.FormValue("lines"), "0"))
+		if err := errors.Join(err, none); err != nil {
+			answer(w, http.StatusBadRequest, refusal{Error: err.Error(), Code: fault.Input})
+			return
+		}
+		answer(w, http.StatusOK, tell(d, lines))
+	}
+}
+
+func (s *Supervisor) found(d release.Digest, _ int) about {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in := s.find(d); in != nil {
+		seen := in.observe()
+		return about{Instance: &seen}
+	}
+	return about{}
+}
+
+func (s *Supervisor) has(d release.Digest, _ int) about {
+	_, err := s.unpacked(d)
+	return about{Has: err == nil}
+}
+
+func (s *Supervisor) logs(d release.Digest, lines int) about {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in := s.find(d); in != nil {
+		return about{Lines: in.output.last(lines)}
+	}
+	return about{}
 }
 
 // handle decodes a call strictly and turns the error of the change into an answer.
@@ -161,79 +230,182 @@ func handle[T any](change func(context.Context, T) error) http.HandlerFunc {
 		switch {
 		case err == nil:
 		case errors.Is(err, target.ErrFenced):
-			status, no.Error = http.StatusConflict, err.Error()
+			status, no.Error = http.StatusConflict, strings.TrimPrefix(err.Error(), target.ErrFenced.Error()+": ")
 		default:
 			status = http.StatusInternalServerError
-			no = refusal{Error: err.Error(), Hint: fault.HintOf(err), Input: fault.CodeOf(err) == fault.Input}
+			no = refusal{Error: err.Error(), Hint: fault.HintOf(err), Code: fault.CodeOf(err)}
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		json.NewEncoder(w).Encode(no)
+		answer(w, status, no)
 	}
 }
 
-// admit takes a fencing number, unless a higher one was here.
-func (s *Supervisor) admit(fence uint64) error {
+// take makes a claim the record, with its note, unless another one is in the way.
+func (s *Supervisor) take(_ context.Context, c claimCall) error {
+	if c.Claim.Holder == "" {
+		return fmt.Errorf("claim %s names no holder", c.Claim.Number)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if fence < s.fence {
-		return fmt.Errorf("%w: number %d is behind %d", target.ErrFenced, fence, s.fence)
+	now := s.claim
+	if now.Ledger != "" && c.Claim.Ledger != "" && now.Ledger != c.Claim.Ledger {
+		return fault.Errorf(fault.Refused, "what is on the target belongs to the ledger %s, not to %s", now.Ledger, c.Claim.Ledger)
 	}
-	s.fence = fence
+	order := c.Claim.Number.Compare(now.Number)
+	if now.Holder != "" && (order < 0 || order == 0 && c.Claim.Holder != now.Holder) {
+		return fmt.Errorf("%w: number %s is not above %s", target.ErrFenced, c.Claim.Number, now.Number)
+	}
+	record, notes := now, s.notes
+	if c.Claim.Token != now.Token {
+		record = c.Claim
+	}
+	if c.Note != nil {
+		note := *c.Note
+		note.Number = c.Claim.Number
+		there := slices.ContainsFunc(notes, func(n plan.Note) bool { return n.ID == note.ID && n.Number == note.Number })
+		switch {
+		case !there && c.Claim.Token == now.Token:
+			return fmt.Errorf("claim %s is there already, without the note %s", now.Number, note.ID)
+		case !there:
+			notes = slices.Concat([]plan.Note{note}, notes)
+		}
+	}
+	return s.replace(record, notes)
+}
+
+// replace makes these the record and the notes, once they are on the disk. The caller has the lock.
+func (s *Supervisor) replace(claim plan.Claim, notes []plan.Note) error {
+	was, had := s.claim, s.notes
+	s.claim, s.notes = claim, notes
+	if err := s.remember(); err != nil {
+		s.claim, s.notes = was, had
+		return err
+	}
+	return nil
+}
+
+func (s *Supervisor) forget(_ context.Context, c forgetCall) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.holds(c.By); err != nil {
+		return err
+	}
+	gone := func(n plan.Note) bool { return slices.Contains(c.IDs, n.ID) }
+	for _, n := range s.notes {
+		if gone(n) && n.Number == c.By.Number {
+			return fmt.Errorf("note %s came with claim %s, which is still the one on the target", n.ID, n.Number)
+		}
+	}
+	return s.replace(s.claim, slices.DeleteFunc(slices.Clone(s.notes), gone))
+}
+
+func (s *Supervisor) check(_ context.Context, c holdsCall) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.holds(c.By)
+}
+
+// holds is nil when by is the token of the record. The caller has the lock.
+func (s *Supervisor) holds(by plan.Token) error {
+	if by.Holder == "" || by != s.claim.Token {
+		return fmt.Errorf("%w: the target is claimed by number %s", target.ErrFenced, s.claim.Number)
+	}
 	return nil
 }
 
 func (s *Supervisor) stage(ctx context.Context, c stageCall) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	s.mu.Lock()
-	behind := c.Fence < s.fence
-	s.mu.Unlock()
-	if !behind && s.find(c.Release.Digest) == nil {
-		// The image first: as long as that can fail, nothing is changed, the fence included.
-		in, err := s.unpacked(ctx, c)
-		if err != nil {
-			return err
-		}
-		if err := s.admit(c.Fence); err != nil {
-			return err
-		}
-		if err := in.start(); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		s.instances = append(s.instances, in)
-		s.mu.Unlock()
-		return s.remember()
-	}
-	if err := s.admit(c.Fence); err != nil {
-		return err
-	}
-	return s.remember()
+	return s.begin(ctx, started{c.Release, c.Variables}, func() error { return s.holds(c.By) })
 }
 
-// unpacked is the instance of a release whose image is on the disk.
-func (s *Supervisor) unpacked(ctx context.Context, c stageCall) (*instance, error) {
-	img, err := s.o.Registry.Image(ctx, c.Release, runtime.GOOS, runtime.GOARCH)
+// begin starts a release, unless it runs. may is asked, under the lock, before anything is downloaded, and again before
+// anything is started.
+func (s *Supervisor) begin(ctx context.Context, what started, may func() error) error {
+	d := what.Release.Digest
+	for {
+		if done, err := s.begun(d, may); done || err != nil {
+			return err
+		}
+		if err := s.fetch(ctx, what.Release); err != nil {
+			return err
+		}
+		in, old, err := s.admit(what, may)
+		switch {
+		case errors.Is(err, errNoImage):
+			continue // it was retired in the meantime
+		case err != nil:
+			return err
+		case in == nil:
+			return nil
+		}
+		if old != nil {
+			old.end(stopping) // what it has left behind
+		}
+		in.start()
+		return nil
+	}
+}
+
+// begun says whether d runs.
+func (s *Supervisor) begun(d release.Digest, may func() error) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := may(); err != nil {
+		return false, err
+	}
+	in := s.find(d)
+	return in != nil && in.alive(), nil
+}
+
+// admit gives a release its place among the instances, in which it is to be started, and returns the dead one that had
+// it. It returns nil when somebody else was faster.
+func (s *Supervisor) admit(what started, may func() error) (in, old *instance, err error) {
+	d := what.Release.Digest
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := may(); err != nil {
+		return nil, nil, err
+	}
+	if s.ended {
+		return nil, nil, errors.New("the supervisor ends")
+	}
+	old = s.find(d)
+	if old != nil && old.alive() {
+		return nil, nil, nil
+	}
+	image, err := s.unpacked(d)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("%w: %w", errNoImage, err)
 	}
-	if len(img.Entrypoint) == 0 {
-		return nil, fault.Inputf("%s has neither an entrypoint nor a command", c.Release)
+	in = &instance{release: what.Release, variables: what.Variables, image: image, root: s.root(d), ready: s.o.Ready, log: s.o.Log, output: &tail{}}
+	if err := in.prepare(); err != nil {
+		return nil, nil, err
 	}
-	root := filepath.Join(s.o.Dir, "images", string(c.Release.Digest[7:]))
-	if err := unpack(root, img.Layers); err != nil {
-		return nil, fmt.Errorf("unpack %s: %w", c.Release, err)
+	was := s.instances
+	s.instances = append(slices.DeleteFunc(slices.Clone(was), func(i *instance) bool { return i == old }), in)
+	if err := s.remember(); err != nil {
+		s.instances = was
+		return nil, nil, err
 	}
-	return &instance{call: c, image: img, root: root, ready: s.o.Ready, log: s.o.Log}, nil
+	if old != nil {
+		in.output = old.output
+		s.proxy.move(d, in.address)
+	}
+	return in, old, nil
 }
 
 func (s *Supervisor) shift(_ context.Context, c shiftCall) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.holds(c.By); err != nil {
+		return err
+	}
+	return s.share(c.Weights)
+}
+
+// share gives each release its part of the traffic. The caller has the lock.
+func (s *Supervisor) share(weights map[release.Digest]int) error {
 	sum := 0
 	backends := map[release.Digest]backend{}
-	for d, weight := range c.Weights {
+	for d, weight := range weights {
 		sum += weight
 		in := s.find(d)
 		if in == nil {
@@ -251,60 +423,67 @@ func (s *Supervisor) shift(_ context.Context, c shiftCall) error {
 	if sum != 100 {
 		return fault.Errorf(fault.Failed, "the weights add up to %d, want 100", sum)
 	}
-	if err := s.admit(c.Fence); err != nil {
-		return err
-	}
 	s.proxy.set(backends)
+	s.weights = weights
+	s.shifts++
 	return s.remember()
 }
 
+// retire takes an instance out of everything at once, and then waits for its requests and its end.
 func (s *Supervisor) retire(_ context.Context, c retireCall) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	if err := s.admit(c.Fence); err != nil {
+	in, way, err := s.remove(c)
+	if in == nil || err != nil {
 		return err
 	}
-	if in := s.find(c.Digest); in != nil {
-		s.proxy.drop(c.Digest)
-		s.proxy.drain(c.Digest, c.Drain)
+	defer s.leaving.Done()
+	if way != nil {
+		way.drain(c.Drain, s.ending)
+	}
+	select {
+	case <-s.ending:
+		in.end(0)
+	default:
 		in.end(stopping)
-		s.mu.Lock()
-		s.instances = slices.DeleteFunc(s.instances, func(i *instance) bool { return i == in })
-		s.mu.Unlock()
-		if err := os.RemoveAll(in.root); err != nil {
-			return err
-		}
 	}
-	return s.remember()
+	return s.discard(c.Digest)
 }
 
-// remember writes what runs to the disk, so that it survives the supervisor.
-func (s *Supervisor) remember() error {
+// remove takes out the instance of d, which the caller has to end, and the way to it.
+func (s *Supervisor) remove(c retireCall) (*instance, *route, error) {
 	s.mu.Lock()
-	r := remembered{Fence: s.fence, Weights: s.proxy.weights()}
-	for _, in := range s.instances {
-		r.Instances = append(r.Instances, in.call)
+	defer s.mu.Unlock()
+	if err := s.holds(c.By); err != nil {
+		return nil, nil, err
 	}
-	s.mu.Unlock()
-	data, err := json.Marshal(r)
-	if err != nil {
-		return err
+	in := s.find(c.Digest)
+	if in == nil || s.ended {
+		s.owed = without(s.owed, c.Digest)
+		return nil, nil, nil
 	}
-	path := filepath.Join(s.o.Dir, "state.json")
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
+	s.leaving.Add(1)
+	s.instances = slices.DeleteFunc(slices.Clone(s.instances), func(i *instance) bool { return i == in })
+	s.owed = without(s.owed, c.Digest)
+	s.weights = maps.Clone(s.weights)
+	delete(s.weights, c.Digest)
+	if err := s.remember(); err != nil {
+		// It goes all the same: what a supervisor that starts again would run has no traffic.
+		s.o.Log.Warn("what runs was not written down", "error", err)
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return in, s.proxy.take(c.Digest), nil
 }
 
-// resume starts again what ran, and gives it the traffic it had as soon as it is ready.
-func (s *Supervisor) resume(ctx context.Context) error {
+// remember writes what runs to the disk, so that it survives the supervisor. The caller has the lock.
+func (s *Supervisor) remember() error {
+	r := remembered{Claim: s.claim, Notes: s.notes, Weights: s.weights}
+	for _, in := range s.instances {
+		r.Instances = append(r.Instances, started{in.release, in.variables})
+	}
+	r.Instances = append(r.Instances, s.owed...)
+	return store(filepath.Join(s.o.Dir, "state.json"), r)
+}
+
+// load reads what ran.
+func (s *Supervisor) load() error {
 	data, err := os.ReadFile(filepath.Join(s.o.Dir, "state.json"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -316,43 +495,72 @@ func (s *Supervisor) resume(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read what ran: %w", err)
 	}
-	s.mu.Lock()
-	s.fence = was.Fence
-	s.mu.Unlock()
-	for _, c := range was.Instances {
-		c.Fence = was.Fence
-		if err := s.stage(ctx, c); err != nil {
-			s.o.Log.Error("what ran cannot be started again", "release", c.Release.Digest.Short(), "error", err)
-		}
-	}
-	for len(was.Weights) > 0 {
-		if err := s.shift(ctx, shiftCall{was.Fence, was.Weights}); err == nil {
-			return nil
-		} else if in := s.failed(was.Weights); in != "" {
-			s.o.Log.Error("the traffic cannot be given back", "error", err, "why", in)
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	s.claim, s.notes, s.owed, s.weights = was.Claim, was.Notes, was.Instances, was.Weights
 	return nil
 }
 
-// failed says which of the releases with traffic will never be ready, and why.
-func (s *Supervisor) failed(weights map[release.Digest]int) string {
+func without(list []started, d release.Digest) []started {
+	return slices.DeleteFunc(slices.Clone(list), func(one started) bool { return one.Release.Digest == d })
+}
+
+// resume starts again what ran, and gives it the traffic it had as soon as it is ready, unless somebody has shared it
+// out anew by then.
+func (s *Supervisor) resume(ctx context.Context) {
+	s.mu.Lock()
+	owed, weights := s.owed, s.weights
+	s.mu.Unlock()
+	for _, one := range owed {
+		d := one.Release.Digest
+		err := s.begin(ctx, one, func() error {
+			if len(without(s.owed, d)) == len(s.owed) {
+				return errors.New("it was retired")
+			}
+			return nil
+		})
+		if err != nil {
+			s.o.Log.Error("what ran cannot be started again", "release", d.Short(), "error", err)
+		}
+		s.mu.Lock()
+		s.owed = without(s.owed, d)
+		s.mu.Unlock()
+	}
+	for len(weights) > 0 {
+		over, err := s.restore(weights)
+		if err != nil {
+			s.o.Log.Error("the traffic cannot be given back", "why", err)
+		}
+		if over {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// restore gives the traffic back when it can, or says that this is over, and why it never will be.
+func (s *Supervisor) restore(weights map[release.Digest]int) (over bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shifts > 0 {
+		return true, nil
+	}
+	err = s.share(weights)
 	for d := range weights {
 		in := s.find(d)
 		if in == nil {
-			return d.Short() + " is gone"
+			return true, fmt.Errorf("%s is gone", d.Short())
 		}
-		if seen := in.observe(); seen.Phase == plan.Failed {
-			return seen.Reason
+		switch seen := in.observe(); seen.Phase {
+		case plan.Failed:
+			return true, errors.New(seen.Reason)
+		case plan.Starting:
+			return false, nil
 		}
 	}
-	return ""
+	return true, err
 }
 
 var _ io.Writer = (*tail)(nil)

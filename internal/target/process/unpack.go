@@ -45,7 +45,10 @@ func unpack(root string, layers []registry.Layer) error {
 			return fmt.Errorf("layer %s: %w", l.Digest.Short(), err)
 		}
 	}
-	return os.Rename(fresh, root)
+	if err := os.Rename(fresh, root); err != nil && !exists(root) { // somebody else may have been faster
+		return err
+	}
+	return nil
 }
 
 type unpacker struct {

@@ -1,14 +1,20 @@
-// Package targettest is the conformance suite of targets with their routers.
+// Package targettest is the conformance suite of targets with their routers, and a target in memory that passes it.
 package targettest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router"
@@ -19,144 +25,512 @@ import (
 type Subject struct {
 	Target target.Target
 	Router router.Router
-	// Good and Other answer every request with 200 and the header X-Backstep-Release, once they are ready.
+	// Good and Other write a line, and answer every request with 200 and the header X-Backstep-Release, once they are ready.
 	Good, Other release.Release
 	// Crashing ends by itself at once, after a line on its standard output.
 	Crashing release.Release
-	// Address is where customers ask, http://host:port.
+	// Mute writes a line, and never becomes ready.
+	Mute release.Release
+	// Missing is an image that cannot be had.
+	Missing release.Release
+	// Address is where customers ask, http://host:port; "" when nobody can.
 	Address string
+	// Kill ends a release as a crash would.
+	Kill func(release.Digest)
+	// Busy lets a release that has the traffic have a request under way until done is called; nil when it cannot.
+	Busy func(release.Digest) (done func())
+}
+
+// Ledger is the identity of the ledger that the suite claims for.
+const Ledger = "registry.example/acme/shop production"
+
+// suite is a subject under check.
+type suite struct {
+	Subject
+	t   *testing.T
+	ctx context.Context
+	seq uint64 // of the last claim
+	by  plan.Token
 }
 
 // Run checks a subject.
-func Run(t *testing.T, s Subject) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+func Run(t *testing.T, subject Subject) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	observe := func() plan.State {
-		t.Helper()
-		state, err := s.Target.Observe(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return state
+	s := &suite{Subject: subject, t: t, ctx: ctx}
+	if s.Missing.Digest == "" {
+		s.Missing = s.Good
+		s.Missing.Digest = release.Digest("sha256:" + strings.Repeat("0", 64))
 	}
-	settled := func(r release.Release, want plan.Phase) plan.Instance {
-		t.Helper()
-		for ctx.Err() == nil {
-			in := observe().Find(r.Digest)
-			if in == nil {
-				t.Fatalf("%s is not on the target", r)
-			}
-			if in.Phase != plan.Starting {
-				if in.Phase != want {
-					t.Fatalf("%s is %s (%s), want %s", r, in.Phase, in.Reason, want)
-				}
-				return *in
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		t.Fatalf("%s is still starting", r)
-		return plan.Instance{}
+	s.nothing()
+	s.claims()
+	s.notes()
+	s.races()
+	s.stages()
+	s.shifts()
+	s.fences()
+	s.failures()
+	s.dies()
+	s.retires()
+}
+
+func (s *suite) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
+}
+
+func (s *suite) observe() plan.State {
+	s.t.Helper()
+	state, err := s.Target.Observe(s.ctx)
+	s.must(err)
+	return state
+}
+
+func (s *suite) find(r release.Release) *plan.Instance {
+	s.t.Helper()
+	in, err := s.Target.Find(s.ctx, r.Digest)
+	s.must(err)
+	return in
+}
+
+func (s *suite) has(r release.Release) bool {
+	s.t.Helper()
+	has, err := s.Target.Has(s.ctx, r)
+	s.must(err)
+	return has
+}
+
+func (s *suite) logs(r release.Release, lines int) []string {
+	s.t.Helper()
+	last, err := s.Target.Logs(s.ctx, r.Digest, lines)
+	s.must(err)
+	return last
+}
+
+// until waits until Find says what is wanted of r.
+func (s *suite) until(r release.Release, what string, wanted func(plan.Instance) bool) plan.Instance {
+	s.t.Helper()
+	var last *plan.Instance
+	for s.ctx.Err() == nil {
+		if last = s.find(r); last != nil && wanted(*last) {
+			return *last
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.t.Fatalf("%s is not %s: %+v", r, what, last)
+	return plan.Instance{}
+}
+
+// settled waits until r has one of the two phases that last, which has to be want.
+func (s *suite) settled(r release.Release, want plan.Phase) plan.Instance {
+	s.t.Helper()
+	in := s.until(r, "settled", func(in plan.Instance) bool { return in.Phase != plan.Starting })
+	if in.Phase != want {
+		s.t.Fatalf("%s is %s (%s), want %s", r, in.Phase, in.Reason, want)
+	}
+	return in
+}
+
+// share is how many of 100 requests r answers.
+func (s *suite) share(r release.Release) int {
+	s.t.Helper()
+	const requests = 100
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	count := 0
+	for range requests {
+		answer, err := client.Get(s.Address)
+		s.must(err)
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			s.t.Fatalf("a customer got %d", answer.StatusCode)
+		}
+		if answer.Header.Get("X-Backstep-Release") == r.Digest.Short() {
+			count++
 		}
 	}
-	share := func(r release.Release) int {
-		t.Helper()
-		const requests = 100
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-		count := 0
-		for range requests {
-			answer, err := client.Get(s.Address)
-			must(err)
-			answer.Body.Close()
-			if answer.StatusCode != http.StatusOK {
-				t.Fatalf("a customer got %d", answer.StatusCode)
-			}
-			if answer.Header.Get("X-Backstep-Release") == r.Digest.Short() {
-				count++
-			}
+	return count
+}
+
+// serves checks that r answers between low and high of 100 requests.
+func (s *suite) serves(what string, r release.Release, low, high int) {
+	s.t.Helper()
+	if s.Address == "" {
+		return
+	}
+	if got := s.share(r); got < low || got > high {
+		s.t.Errorf("%s: %s has %d of 100 requests, want %d to %d", what, r, got, low, high)
+	}
+}
+
+func all(r release.Release) map[release.Digest]int { return map[release.Digest]int{r.Digest: 100} }
+
+// record is a claim with everything in it.
+func (s *suite) record(seq, sub uint64, holder string, aim plan.Aim) plan.Claim {
+	back := s.Other
+	return plan.Claim{Token: plan.Token{Number: plan.Number{Seq: seq, Sub: sub}, Holder: holder}, Ledger: Ledger, Aim: aim,
+		Wanted: s.Good, Entry: `7 "with" <signs> ✓`, Back: &back, Restored: true}
+}
+
+func (s *suite) note(id string) *plan.Note {
+	return &plan.Note{ID: id, Left: s.Good, LeftEntry: "7", To: s.Other, Condemn: true, Freeze: true,
+		Author: release.Author{Actor: "ada", Run: "42"}, At: time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC), Why: "it's \"slow\"\n", Evidence: "p99 <3s>"}
+}
+
+// claim takes the target under the next number.
+func (s *suite) claim() plan.Token {
+	s.t.Helper()
+	s.seq++
+	c := s.record(s.seq, 0, "suite", plan.Do)
+	s.must(s.Target.Claim(s.ctx, c, nil))
+	s.by = c.Token
+	return c.Token
+}
+
+// refused tries every change with a token, and checks that nothing comes of it.
+func (s *suite) refused(what string, by plan.Token) {
+	s.t.Helper()
+	before := s.observe()
+	for change, err := range map[string]error{
+		"stage":  s.Target.Stage(s.ctx, by, s.Good),
+		"shift":  s.Router.Shift(s.ctx, by, all(s.Good)),
+		"retire": s.Target.Retire(s.ctx, by, s.Good.Digest, 0),
+		"forget": s.Target.Forget(s.ctx, by, []string{"nobody"}),
+	} {
+		if !errors.Is(err, target.ErrFenced) {
+			s.t.Errorf("%s with %s: %v, want ErrFenced", change, what, err)
 		}
-		return count
+	}
+	if after := s.observe(); !reflect.DeepEqual(before, after) {
+		s.t.Errorf("what was refused with %s changed %+v to %+v", what, before, after)
+	}
+}
+
+// nothing is a target that nobody has claimed.
+func (s *suite) nothing() {
+	if state := s.observe(); !reflect.DeepEqual(state.Claim, plan.Claim{}) || len(state.Notes) != 0 || len(state.Instances) != 0 {
+		s.t.Fatalf("an empty target: %+v", state)
+	}
+	if in, has, lines := s.find(s.Good), s.has(s.Missing), s.logs(s.Good, 5); in != nil || has || len(lines) > 0 {
+		s.t.Errorf("an empty target: found %v, has %v, logs %q", in, has, lines)
+	}
+	s.refused("no claim", plan.Token{})
+	s.refused("no claim, and a number", plan.Token{Number: plan.Number{Seq: 9}, Holder: "suite"})
+}
+
+func (s *suite) claims() {
+	for _, c := range []struct {
+		seq, sub uint64
+		holder   string
+		fenced   bool
+	}{
+		{2, 0, "a", false},
+		{2, 0, "a", false}, // again
+		{1, 0, "a", true},
+		{1, 9, "a", true},
+		{2, 0, "b", true},
+		{2, 1, "a", false},
+		{2, 0, "a", true},
+		{2, 1, plan.LedgerHolder, true},
+		{3, 0, plan.LedgerHolder, false},
+		{3, 0, plan.LedgerHolder, false},
+		{2, 2, "a", true},
+	} {
+		record := s.record(c.seq, c.sub, c.holder, plan.Arm)
+		before := s.observe().Claim
+		err := s.Target.Claim(s.ctx, record, nil)
+		if c.fenced != errors.Is(err, target.ErrFenced) || !c.fenced && err != nil {
+			s.t.Errorf("claim %s of %s: %v, want refused %v", record.Number, c.holder, err, c.fenced)
+		}
+		want := record
+		if c.fenced {
+			want = before
+		}
+		if got := s.observe().Claim; !reflect.DeepEqual(got, want) {
+			s.t.Errorf("after the claim %s of %s the record is\n%+v, want\n%+v", record.Number, c.holder, got, want)
+		}
+	}
+	foreign := s.record(4, 0, "a", plan.Do)
+	foreign.Ledger = "registry.example/else/where production"
+	err := s.Target.Claim(s.ctx, foreign, nil)
+	if err == nil || errors.Is(err, target.ErrFenced) || fault.CodeOf(err) != fault.Refused ||
+		!strings.Contains(err.Error(), "belongs to the ledger "+Ledger+", not to "+foreign.Ledger) {
+		s.t.Errorf("a claim for another ledger: %v", err)
+	}
+	s.seq = 3
+	s.refused("the right number and another holder", plan.Token{Number: plan.Number{Seq: 3}, Holder: "a"})
+	s.refused("another sub", plan.Token{Number: plan.Number{Seq: 3, Sub: 1}, Holder: plan.LedgerHolder})
+	s.refused("a higher number", plan.Token{Number: plan.Number{Seq: 4}, Holder: "a"})
+}
+
+func (s *suite) notes() {
+	noted := func(what string, ids ...string) {
+		s.t.Helper()
+		var got []string
+		for _, n := range s.observe().Notes {
+			got = append(got, n.ID)
+		}
+		if !slices.Equal(got, ids) {
+			s.t.Errorf("%s: the notes are %q, want %q", what, got, ids)
+		}
+	}
+	s.seq++
+	first := s.record(s.seq, 1, "n", plan.Fire)
+	note := s.note("one")
+	for range 2 {
+		s.must(s.Target.Claim(s.ctx, first, note))
+		note.Number = first.Number
+		if got := s.observe().Notes; len(got) != 1 || !reflect.DeepEqual(got[0], *note) {
+			s.t.Errorf("the notes are %+v, want %+v", got, *note)
+		}
+	}
+	if err := s.Target.Claim(s.ctx, s.record(s.seq, 0, "late", plan.Fire), s.note("late")); !errors.Is(err, target.ErrFenced) {
+		s.t.Errorf("a lower claim with a note: %v, want ErrFenced", err)
+	}
+	if err := s.Target.Claim(s.ctx, first, s.note("afterwards")); err == nil {
+		s.t.Error("a note was taken for a claim that is there without it")
+	}
+	noted("after a claim that was refused", "one")
+	if err := s.Target.Forget(s.ctx, first.Token, []string{"one"}); err == nil || errors.Is(err, target.ErrFenced) {
+		s.t.Errorf("to forget the note of the record itself: %v, want an error", err)
+	}
+	s.claim()
+	noted("under a higher claim", "one")
+	s.seq++
+	second := s.record(s.seq, 0, "n", plan.Fire)
+	s.must(s.Target.Claim(s.ctx, second, s.note("two")))
+	noted("after a second rollback", "two", "one")
+	for _, old := range []plan.Token{first.Token, s.by} {
+		if err := s.Target.Forget(s.ctx, old, []string{"one"}); !errors.Is(err, target.ErrFenced) {
+			s.t.Errorf("to forget with the token of an older claim: %v, want ErrFenced", err)
+		}
+	}
+	s.must(s.Target.Forget(s.ctx, second.Token, []string{"nobody", "one"}))
+	noted("when one is forgotten", "two")
+	s.must(s.Target.Forget(s.ctx, s.claim(), []string{"two"}))
+	s.must(s.Target.Forget(s.ctx, s.by, []string{"two"})) // again
+	noted("in the end")
+}
+
+// races is what two holders do at once.
+func (s *suite) races() {
+	at := func(claims ...plan.Claim) []error {
+		results := make([]error, len(claims))
+		var both sync.WaitGroup
+		for i, c := range claims {
+			both.Go(func() { results[i] = s.Target.Claim(s.ctx, c, s.note(c.Holder)) })
+		}
+		both.Wait()
+		return results
+	}
+	for range 20 {
+		s.seq++
+		x, y := s.record(s.seq, 0, "x", plan.Fire), s.record(s.seq, 0, "y", plan.Fire)
+		results := at(x, y)
+		won, lost := x, results[1]
+		if results[0] != nil {
+			won, lost = y, results[0]
+		}
+		state := s.observe()
+		if !errors.Is(lost, target.ErrFenced) || results[0] != nil && results[1] != nil || !reflect.DeepEqual(state.Claim, won) ||
+			len(state.Notes) != 1 || state.Notes[0].ID != won.Holder {
+			s.t.Fatalf("two claims of one number ended with %v and %v, and left %+v", results[0], results[1], state)
+		}
+		s.must(s.Target.Forget(s.ctx, s.claim(), []string{"x", "y"}))
+
+		s.seq++
+		x, y = s.record(s.seq, 0, "x", plan.Fire), s.record(s.seq, 1, "y", plan.Fire)
+		results = at(x, y)
+		want := []string{"y"}
+		if results[0] == nil {
+			want = append(want, "x")
+		}
+		state = s.observe()
+		var noted []string
+		for _, n := range state.Notes {
+			noted = append(noted, n.ID)
+		}
+		if results[0] != nil && !errors.Is(results[0], target.ErrFenced) || results[1] != nil || !reflect.DeepEqual(state.Claim, y) || !slices.Equal(noted, want) {
+			s.t.Fatalf("two claims at once ended with %v and %v, and left %+v, want the higher one, and the notes %q", results[0], results[1], state, want)
+		}
+		s.must(s.Target.Forget(s.ctx, s.claim(), []string{"x", "y"}))
+		if left := s.observe().Notes; len(left) > 0 {
+			s.t.Fatalf("forgotten notes are left: %+v", left)
+		}
+	}
+}
+
+func (s *suite) stages() {
+	by := s.claim()
+	if err := s.Target.Stage(s.ctx, by, s.Missing); err == nil {
+		s.t.Error("an image that does not exist was staged")
+	}
+	if state := s.observe(); len(state.Instances) != 0 || s.has(s.Missing) {
+		s.t.Errorf("after an image that does not exist: %+v, want nothing changed", state)
+	}
+	// At once, and again: it is there once.
+	results := make([]error, 4)
+	var runs sync.WaitGroup
+	for i := range results {
+		runs.Go(func() { results[i] = s.Target.Stage(s.ctx, by, s.Good) })
+	}
+	runs.Wait()
+	s.must(errors.Join(results...))
+	if in := s.settled(s.Good, plan.Ready); in.Address == "" || in.Weight != 0 || in.Release != s.Good || in.Reason != "" {
+		s.t.Errorf("staged: %+v, want an address, no traffic and no reason", in)
+	}
+	s.must(s.Target.Stage(s.ctx, by, s.Good))
+	if state := s.observe(); len(state.Instances) != 1 || state.Claim.Token != by {
+		s.t.Errorf("staged five times: %+v", state)
+	}
+	if !s.has(s.Good) || s.find(s.Other) != nil {
+		s.t.Errorf("has %s: %v; found %+v, which was never staged", s.Good, s.has(s.Good), s.find(s.Other))
+	}
+	if lines := s.logs(s.Good, 5); len(lines) == 0 {
+		s.t.Error("a release that runs has written no line")
+	}
+}
+
+func (s *suite) shifts() {
+	s.must(s.Router.Shift(s.ctx, s.by, all(s.Good)))
+	s.serves("the only release", s.Good, 100, 100)
+	if in := s.find(s.Good); in.Weight != 0 {
+		s.t.Errorf("Find says a weight of %d, want none", in.Weight)
 	}
 
-	if state := observe(); state.Fence != 0 || len(state.Instances) != 0 {
-		t.Fatalf("an empty target: %+v", state)
-	}
-
-	missing := s.Good
-	missing.Digest = release.Digest("sha256:" + strings.Repeat("0", 64))
-	if err := s.Target.Stage(ctx, 1, missing); err == nil {
-		t.Error("an image that does not exist was staged")
-	}
-	if state := observe(); state.Fence != 0 || len(state.Instances) != 0 {
-		t.Errorf("after an image that does not exist: %+v, want nothing changed", state)
-	}
-
-	must(s.Target.Stage(ctx, 2, s.Good))
-	if in := settled(s.Good, plan.Ready); in.Address == "" || in.Weight != 0 || in.Release != s.Good {
-		t.Errorf("staged: %+v, want an address and no traffic", in)
-	}
-	must(s.Target.Stage(ctx, 2, s.Good)) // again
-	if state := observe(); len(state.Instances) != 1 || state.Fence != 2 {
-		t.Errorf("staged twice: %+v", state)
-	}
-	must(s.Router.Shift(ctx, 2, map[release.Digest]int{s.Good.Digest: 100}))
-	if got := share(s.Good); got != 100 {
-		t.Errorf("the only release has %d of 100 requests", got)
-	}
-
-	must(s.Target.Stage(ctx, 3, s.Other))
-	settled(s.Other, plan.Ready)
-	if got := share(s.Good); got != 100 {
-		t.Errorf("staging took traffic: %d of 100 requests are left", got)
-	}
-	must(s.Router.Shift(ctx, 3, map[release.Digest]int{s.Good.Digest: 75, s.Other.Digest: 25}))
-	if got := share(s.Other); got < 15 || got > 35 {
-		t.Errorf("at a weight of 25 the release got %d of 100 requests", got)
-	}
-	if state := observe(); state.Find(s.Other.Digest).Weight != 25 || state.Serving().Release != s.Good {
-		t.Errorf("weights: %+v", state)
+	by := s.claim()
+	s.must(s.Target.Stage(s.ctx, by, s.Other))
+	s.settled(s.Other, plan.Ready)
+	s.serves("when another one is staged", s.Good, 100, 100)
+	s.must(s.Router.Shift(s.ctx, by, map[release.Digest]int{s.Good.Digest: 75, s.Other.Digest: 25}))
+	s.serves("at a weight of 25", s.Other, 15, 35)
+	if state := s.observe(); state.Find(s.Other.Digest).Weight != 25 || state.Serving().Release != s.Good {
+		s.t.Errorf("weights: %+v", state)
 	}
 	for name, weights := range map[string]map[release.Digest]int{
 		"a sum of 90":     {s.Good.Digest: 90},
+		"less than none":  {s.Good.Digest: 110, s.Other.Digest: -10},
 		"nobody":          {},
-		"somebody absent": {missing.Digest: 100},
+		"somebody absent": {s.Missing.Digest: 100},
 	} {
-		if err := s.Router.Shift(ctx, 3, weights); err == nil {
-			t.Errorf("traffic for %s was taken", name)
+		if err := s.Router.Shift(s.ctx, by, weights); err == nil || errors.Is(err, target.ErrFenced) {
+			s.t.Errorf("traffic for %s: %v, want an error", name, err)
 		}
 	}
+}
 
-	for what, err := range map[string]error{
-		"stage":  s.Target.Stage(ctx, 1, s.Good),
-		"shift":  s.Router.Shift(ctx, 1, map[release.Digest]int{s.Good.Digest: 100}),
-		"retire": s.Target.Retire(ctx, 1, s.Good.Digest, 0),
-	} {
-		if !errors.Is(err, target.ErrFenced) {
-			t.Errorf("%s with a lower number: %v, want ErrFenced", what, err)
+// fences is that an older run changes nothing on a target that serves.
+func (s *suite) fences() {
+	old := s.by
+	s.claim()
+	s.refused("an older token", old)
+	s.refused("the right number and another holder", plan.Token{Number: s.by.Number, Holder: "somebody"})
+}
+
+func (s *suite) failures() {
+	s.must(s.Target.Stage(s.ctx, s.by, s.Crashing))
+	for range 2 {
+		if in := s.settled(s.Crashing, plan.Failed); in.Reason == "" {
+			s.t.Errorf("a release that crashed: %+v, want a reason", in)
 		}
+		if lines := s.logs(s.Crashing, 20); len(lines) == 0 {
+			s.t.Error("a release that crashed has no last line")
+		}
+		if err := s.Router.Shift(s.ctx, s.by, all(s.Crashing)); err == nil {
+			s.t.Error("a release that crashed got traffic")
+		}
+		s.must(s.Target.Stage(s.ctx, s.by, s.Crashing)) // again
 	}
+	s.must(s.Target.Retire(s.ctx, s.by, s.Crashing.Digest, 0))
 
-	must(s.Target.Stage(ctx, 4, s.Crashing))
-	in := settled(s.Crashing, plan.Failed)
-	if in.Reason == "" || len(in.Log) == 0 {
-		t.Errorf("a release that crashed: %+v, want a reason and its last lines", in)
+	s.must(s.Target.Stage(s.ctx, s.by, s.Mute))
+	in := s.until(s.Mute, "starting, with a reason", func(in plan.Instance) bool { return in.Phase != plan.Starting || in.Reason != "" })
+	if in.Phase != plan.Starting {
+		s.t.Errorf("a release that does not answer: %+v, want starting", in)
 	}
-	if err := s.Router.Shift(ctx, 4, map[release.Digest]int{s.Crashing.Digest: 100}); err == nil {
-		t.Error("a release that crashed got traffic")
+	if state := s.observe(); state.Find(s.Mute.Digest).Reason == "" {
+		s.t.Errorf("a release that does not answer: %+v, want the reason", state)
 	}
-	must(s.Target.Retire(ctx, 4, s.Crashing.Digest, 0))
+	if err := s.Router.Shift(s.ctx, s.by, all(s.Mute)); err == nil {
+		s.t.Error("a release that is not ready got traffic")
+	}
+	s.must(s.Target.Retire(s.ctx, s.by, s.Mute.Digest, 0))
+	if s.find(s.Mute) != nil || s.find(s.Crashing) != nil {
+		s.t.Error("what was retired is still there")
+	}
+}
 
-	must(s.Router.Shift(ctx, 5, map[release.Digest]int{s.Other.Digest: 100}))
-	must(s.Target.Retire(ctx, 5, s.Good.Digest, time.Second))
-	must(s.Target.Retire(ctx, 5, s.Good.Digest, time.Second)) // again
-	if state := observe(); len(state.Instances) != 1 || state.Serving().Release != s.Other || state.Fence != 5 {
-		t.Errorf("in the end: %+v", state)
+// dies is a release that is staged again after it died.
+func (s *suite) dies() {
+	s.must(s.Router.Shift(s.ctx, s.by, all(s.Good)))
+	s.settled(s.Other, plan.Ready)
+	s.Kill(s.Other.Digest)
+	in := s.until(s.Other, "failed", func(in plan.Instance) bool { return in.Phase == plan.Failed })
+	if in.Reason == "" {
+		s.t.Errorf("a release that was killed: %+v, want a reason", in)
 	}
-	if got := share(s.Other); got != 100 {
-		t.Errorf("in the end the release has %d of 100 requests", got)
+	results := make([]error, 2)
+	var runs sync.WaitGroup
+	for i := range results {
+		runs.Go(func() { results[i] = s.Target.Stage(s.ctx, s.by, s.Other) })
 	}
+	runs.Wait()
+	s.must(errors.Join(results...))
+	s.until(s.Other, "ready again", func(in plan.Instance) bool { return in.Phase == plan.Ready })
+	if state := s.observe(); len(state.Instances) != 2 {
+		s.t.Errorf("staged again after it died: %+v", state)
+	}
+	s.serves("while the other one died", s.Good, 100, 100)
+	s.must(s.Router.Shift(s.ctx, s.by, all(s.Other)))
+	s.serves("when it is back", s.Other, 100, 100)
+}
+
+// patience is what a change may take that waits for nobody; drain is much longer.
+const (
+	patience = 5 * time.Second
+	drain    = time.Minute
+)
+
+func (s *suite) retires() {
+	by := s.claim()
+	s.must(s.Router.Shift(s.ctx, by, all(s.Good)))
+	if s.Busy != nil {
+		done := s.Busy(s.Good.Digest)
+		defer done()
+		s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
+		retired := make(chan error, 1)
+		go func() { retired <- s.Target.Retire(s.ctx, by, s.Good.Digest, drain) }()
+		for range 20 {
+			begun := time.Now()
+			s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
+			s.observe()
+			if took := time.Since(begun); took > patience {
+				s.t.Fatalf("a shift took %s beside a release that drains", took)
+			}
+			select {
+			case err := <-retired:
+				s.t.Fatalf("a release with a request under way was retired: %v", err)
+			default:
+			}
+		}
+		done()
+		s.must(<-retired)
+	}
+	s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
+	s.must(s.Target.Retire(s.ctx, by, s.Good.Digest, time.Second))
+	s.must(s.Target.Retire(s.ctx, by, s.Good.Digest, time.Second)) // again
+	state := s.observe()
+	if len(state.Instances) != 1 || state.Serving() == nil || state.Serving().Release != s.Other || state.Claim.Token != by {
+		s.t.Errorf("in the end: %+v", state)
+	}
+	if lines := s.logs(s.Good, 5); len(lines) > 0 {
+		s.t.Errorf("a release that is gone has written %q", lines)
+	}
+	s.serves("in the end", s.Other, 100, 100)
+}
+
+// Release is a release of a target in memory.
+func Release(version string) release.Release {
+	return release.Release{Digest: release.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(version)))), Repository: "registry.example/acme/shop", Version: version}
 }

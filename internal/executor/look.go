@@ -1,0 +1,310 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/ledger"
+	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/target"
+	"github.com/backstep/backstep/internal/wayback"
+)
+
+// sight is what a run has looked at.
+type sight struct {
+	newest ledger.Event
+	fleet  []plan.State // of the sites that can be reached, in the order of their names
+	sites  []wayback.Site
+}
+
+// observeTimeout bounds one look at a target.
+const observeTimeout = 15 * time.Second
+
+// look reads the ledger and then looks at the targets. It changes nothing.
+func (x *Executor) look(ctx context.Context) (sight, error) {
+	newest, err := x.Ledger.Newest(ctx)
+	if err != nil {
+		return sight{}, err
+	}
+	return x.survey(ctx, newest)
+}
+
+// Status is the newest event. When the ledger does not answer in time, it is what the first target that can be reached says,
+// besides the error of the ledger.
+func (x *Executor) Status(ctx context.Context) (ledger.Event, *plan.State, error) {
+	reading, cancel := context.WithTimeout(ctx, ledgerAnswers)
+	defer cancel()
+	newest, err := x.Ledger.Newest(reading)
+	if err == nil || ctx.Err() != nil {
+		return newest, nil, err
+	}
+	now, blind := x.survey(ctx, ledger.Event{})
+	if blind != nil {
+		return newest, nil, errors.Join(err, blind)
+	}
+	return newest, &now.fleet[0], err
+}
+
+// survey looks at all targets side by side. One that cannot be reached is reported and left out; it holds nobody up.
+func (x *Executor) survey(ctx context.Context, newest ledger.Event) (sight, error) {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	states, faults := make([]plan.State, len(x.sites)), make([]error, len(x.sites))
+	var all sync.WaitGroup
+	for i, s := range x.sites {
+		all.Go(func() { states[i], faults[i] = s.Target.Observe(ctx) })
+	}
+	all.Wait()
+	now := sight{newest: newest}
+	for i, s := range x.sites {
+		if faults[i] != nil {
+			x.log.Debug("a target is left out", "target", s.Name, "error", faults[i])
+			continue
+		}
+		now.fleet, now.sites = append(now.fleet, states[i]), append(now.sites, s)
+	}
+	if len(now.fleet) == 0 {
+		return now, errors.Join(faults...)
+	}
+	return now, nil
+}
+
+// find is the first instance of d on any target, or nil.
+func (s sight) find(d release.Digest) *plan.Instance {
+	for _, state := range s.fleet {
+		if in := state.Find(d); in != nil {
+			return in
+		}
+	}
+	return nil
+}
+
+// everywhere says whether every target has an instance of d that is ready.
+func (s sight) everywhere(d release.Digest) bool {
+	for _, state := range s.fleet {
+		if in := state.Find(d); in == nil || in.Phase != plan.Ready {
+			return false
+		}
+	}
+	return true
+}
+
+// serves says whether d has all the traffic of every target.
+func (s sight) serves(d release.Digest) bool {
+	for _, state := range s.fleet {
+		if in := state.Find(d); in == nil || in.Weight != 100 {
+			return false
+		}
+	}
+	return true
+}
+
+// errMoved says that the ledger has moved on since it was looked at.
+var errMoved = errors.New("another event came in between")
+
+// healingRounds bounds heal: each round is one remedy, and a round that changes nothing ends it.
+const healingRounds = 30
+
+// healed is what heal found and did on its way.
+type healed struct {
+	sight
+	did []ledger.Remedy // the remedies that were carried out, in their order
+}
+
+// heal ends what earlier runs have left behind, and brings the targets to where the ledger says, until there is nothing
+// left to do. It begins with the event known, which was just read or written, or reads the newest when that is nil. An intent
+// whose run is alive is a refusal, unless spare says that it may stand.
+func (x *Executor) heal(ctx context.Context, known *ledger.Event, spare func(ledger.Intent) bool) (healed, error) {
+	var out healed
+	dead, again := ledger.Key{}, 0
+	for range healingRounds {
+		if known == nil {
+			newest, err := x.Ledger.Newest(ctx)
+			if err != nil {
+				return out, err
+			}
+			known = &newest
+		}
+		now, err := x.survey(ctx, *known)
+		if out.sight = now; err != nil {
+			return out, err
+		}
+		remedy := ledger.Recover(now.newest, now.fleet)
+		if in := now.newest.State.Intent; in != nil && remedy.Do != ledger.ReadAgain && in.Key() != dead {
+			if spare(*in) && remedy.Do != ledger.EndRollback {
+				return out, nil
+			}
+			alive, err := x.alive(ctx, *in)
+			if err != nil {
+				return out, err
+			}
+			if newest, err := x.Ledger.Newest(ctx); err != nil {
+				return out, err
+			} else if newest.Seq != now.newest.Seq {
+				known = &newest // it went on while we listened
+				continue
+			}
+			if alive {
+				return out, locked(*in)
+			}
+			dead = in.Key()
+		}
+		switch remedy.Do {
+		case ledger.Nothing:
+			return out, nil
+		case ledger.ReadAgain:
+			if again++; again > 1 {
+				return out, ahead(now)
+			}
+			known = nil
+			continue
+		}
+		if remedy.Do != ledger.BringAlong && remedy.Do != ledger.ForgetNotes {
+			x.log.Warn("an earlier run left something behind", "remedy", string(remedy.Do), "event", now.newest.Seq)
+		}
+		err = x.treat(ctx, now, remedy)
+		if err != nil || remedy.Do != ledger.BringAlong && remedy.Do != ledger.ForgetNotes {
+			known = nil // the others write an event
+		}
+		switch {
+		case errors.Is(err, errMoved), errors.Is(err, ledger.ErrTakenOver), errors.Is(err, target.ErrFenced):
+			continue
+		case err != nil && remedy.Do == ledger.BringAlong:
+			x.log.Warn("a target could not be brought to where the ledger says; the next run tries again", "error", err)
+			return out, nil
+		case err != nil:
+			return out, err
+		}
+		out.did = append(out.did, remedy)
+	}
+	return out, fault.Errorf(fault.Refused, "other runs are changing environment %s all the time", x.Name).WithHint("run it again")
+}
+
+// ahead is the fault of a target that was changed by an event which the ledger does not have.
+func ahead(now sight) error {
+	var highest plan.Number
+	for _, s := range now.fleet {
+		if s.Claim.Number.Compare(highest) > 0 {
+			highest = s.Claim.Number
+		}
+	}
+	return fault.Errorf(fault.HalfWay, "the target was changed by event %s, but the ledger ends with event %d", highest, now.newest.Seq).
+		WithHint("either the registry has lost events: restore them; or this is not the ledger of what runs there")
+}
+
+// treat carries out one remedy.
+func (x *Executor) treat(ctx context.Context, now sight, r ledger.Remedy) error {
+	var key ledger.Key
+	if in := now.newest.State.Intent; in != nil {
+		key = in.Key()
+	}
+	const died = "its run died"
+	write := func(change func(ledger.Event) (ledger.Event, error)) error {
+		_, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
+			if e.Seq != now.newest.Seq {
+				return ledger.Event{}, errMoved
+			}
+			return change(e)
+		})
+		return err
+	}
+	switch r.Do {
+	case ledger.EndRollback:
+		return write(func(e ledger.Event) (ledger.Event, error) { return ledger.FinishRollback(e, key, x.Stamp(), r.Note) })
+	case ledger.EndVerify:
+		return write(func(e ledger.Event) (ledger.Event, error) { return ledger.Disarm(e, key, died, "", x.Stamp()) })
+	case ledger.EndDeploy:
+		return write(func(e ledger.Event) (ledger.Event, error) { return ledger.FinishDeploy(e, key, x.Stamp()) })
+	case ledger.TakeDeployBack:
+		return write(func(e ledger.Event) (ledger.Event, error) { return ledger.AbortDeploy(e, key, x.Stamp(), died, r.Note) })
+	case ledger.TakeNote:
+		return write(func(e ledger.Event) (ledger.Event, error) { return ledger.AdoptNote(e, *r.Note, x.Stamp()) })
+	case ledger.ForgetNotes:
+		by := plan.Token{Number: plan.Number{Seq: now.newest.Seq}, Holder: plan.LedgerHolder}
+		for _, s := range now.sites {
+			if err := s.Target.Forget(ctx, by, r.Notes); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return x.follow(ctx, now)
+}
+
+// follow brings every target to where the ledger says, under the number of its newest event. All who follow it share the claim.
+func (x *Executor) follow(ctx context.Context, now sight) error {
+	claim := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: now.newest.Seq}, Holder: plan.LedgerHolder}, Ledger: x.Owner, Aim: plan.Follow}
+	live := now.newest.State.Live
+	if live != nil {
+		claim.Wanted, claim.Entry, claim.Restored, claim.Back = live.Release, live.ID, live.Restored, back(now.newest.State)
+	}
+	var astray []wayback.Site
+	for i, s := range now.sites {
+		// What died is evidence for verify, not something to start again.
+		if now.newest.State.ServedBy(now.fleet[i]) {
+			if err := s.Target.Claim(ctx, claim, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		astray = append(astray, s)
+	}
+	if len(astray) > 0 {
+		x.log.Warn("a target is not where the ledger says: it is brought along", "release", live.Release.Digest.Short(), "version", live.Release.Version)
+	}
+	return x.turn(claim, nil, 0).Carry(ctx, astray).Err()
+}
+
+// back is where a rollback of what is live goes, or nil.
+func back(s ledger.Snapshot) *release.Release {
+	if to, _, err := s.WayBack(""); err == nil {
+		return &to
+	}
+	return nil
+}
+
+func (x *Executor) turn(claim plan.Claim, note *plan.Note, patience time.Duration) wayback.Turn {
+	return wayback.Turn{Claim: claim, Note: note, Ready: x.Config.ReadyTimeout, Patience: patience, Log: x.log, Point: point}
+}
+
+// nobody is spared by heal.
+func nobody(ledger.Intent) bool { return false }
+
+// settle is the second look, after a run has done its work: what came up meanwhile is ended, and the targets are where the
+// ledger says. What fails is left to the next run.
+func (x *Executor) settle(ctx context.Context, written ledger.Event) healed {
+	now, err := x.heal(context.WithoutCancel(ctx), &written, nobody)
+	if err != nil && fault.CodeOf(err) != fault.Refused {
+		x.log.Warn("the next run looks after the targets", "error", err)
+	}
+	return now
+}
+
+// clear retires what has no traffic, apart from what is live and what keep names. It is what makes a warm release cold, so it
+// follows the event that allows it.
+func (x *Executor) clear(ctx context.Context, now healed, keep ...release.Digest) {
+	by := plan.Token{Number: plan.Number{Seq: now.newest.Seq}, Holder: plan.LedgerHolder}
+	kept := map[release.Digest]bool{}
+	for _, d := range keep {
+		kept[d] = true
+	}
+	if live := now.newest.State.Live; live != nil {
+		kept[live.Release.Digest] = true
+	}
+	for i, state := range now.fleet {
+		for _, in := range state.Instances {
+			if kept[in.Release.Digest] || in.Weight > 0 || now.newest.State.Intent != nil {
+				continue
+			}
+			op := plan.Operation{Do: plan.Retire, Release: in.Release}
+			if err := x.apply(ctx, now.sites[i], by, op); err != nil {
+				x.log.Warn("what was left behind could not be removed; the next deploy will", "release", in.Release.Digest.Short(), "error", err)
+			}
+			point("retired")
+		}
+	}
+}
