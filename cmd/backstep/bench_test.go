@@ -114,7 +114,7 @@ func BenchmarkWayBack(b *testing.B) {
 				if c.mode != registrytest.Healthy {
 					go w.whenArmed(func() { between.Set(c.mode) })
 				}
-				code, out := w.run(0, "verify", "--on-fail", "rollback")
+				code, out := w.run(0, "verify", "--config", "watch.yml", "--on-fail", "rollback")
 				requests += between.Requests() - before
 				between.Set(registrytest.Healthy)
 				between.Latency(0)

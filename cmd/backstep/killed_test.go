@@ -60,8 +60,11 @@ func newWorldAt(t testing.TB, registryHost string) *world {
 		t.Fatal(err)
 	}
 	canary := strings.ReplaceAll(config, "    drain: 1s\n", "    drain: 1s\n    strategy: canary\n    weights: [20]\n")
-	if err := os.WriteFile(filepath.Join(w.dir, "canary.yml"), []byte(canary), 0o600); err != nil {
-		t.Fatal(err)
+	watched := strings.ReplaceAll(config, "bake: 200ms", "bake: 15s")
+	for name, text := range map[string]string{"canary.yml": canary, "watch.yml": watched} {
+		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for version, failsAfter := range map[string]string{"1.0.0": "0s", "2.0.0": "0s", "3.0.0": "1ms", "4.0.0": "2s"} {
 		w.want(0, 0, "build-image", "--repository", w.registry, "--version", version, "--tags", version, "--context", w.dir,

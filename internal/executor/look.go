@@ -138,18 +138,10 @@ func (x *Executor) heal(ctx context.Context, known *ledger.Event, spare func(led
 			if spare(*in) && remedy.Do != ledger.EndRollback {
 				return out, nil
 			}
-			alive, err := x.alive(ctx, *in)
-			if err != nil {
+			if known, err = x.free(ctx, *in, now.newest.Seq); err != nil {
 				return out, err
-			}
-			if newest, err := x.Ledger.Newest(ctx); err != nil {
-				return out, err
-			} else if newest.Seq != now.newest.Seq {
-				known = &newest // it went on while we listened
-				continue
-			}
-			if alive {
-				return out, locked(*in)
+			} else if known.Seq != now.newest.Seq {
+				continue // it went on while we listened
 			}
 			dead = in.Key()
 		}
@@ -182,6 +174,20 @@ func (x *Executor) heal(ctx context.Context, known *ledger.Event, spare func(led
 		out.did = append(out.did, remedy)
 	}
 	return out, fault.Errorf(fault.Refused, "other runs are changing environment %s all the time", x.Name).WithHint("run it again")
+}
+
+// free makes sure that the run which holds the intent is dead, and returns the newest event afterwards: when that is no longer
+// the one numbered seen, nothing is said of the run.
+func (x *Executor) free(ctx context.Context, in ledger.Intent, seen uint64) (*ledger.Event, error) {
+	alive, err := x.alive(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	newest, err := x.Ledger.Newest(ctx)
+	if err == nil && alive && newest.Seq == seen {
+		err = locked(in)
+	}
+	return &newest, err
 }
 
 // ahead is the fault of a target that was changed by an event which the ledger does not have.

@@ -40,17 +40,22 @@ type RolledBack struct {
 func (x *Executor) Rollback(ctx context.Context, r Rollback) (RolledBack, error) {
 	begin := x.world.Now()
 	first, err := x.firstLook(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, target.ErrUnreachable):
+		return RolledBack{}, unreachable(err)
+	case err != nil:
 		return x.withoutLedger(ctx, r, begin, err)
 	}
 	if r.DryRun {
 		return x.chosen(first, r)
 	}
 	now, err := x.heal(ctx, &first.newest, func(in ledger.Intent) bool { return in.Kind == ledger.VerifyStarted })
-	if err != nil {
-		if code := fault.CodeOf(err); code == fault.Refused || code == fault.HalfWay {
-			return RolledBack{}, err
-		}
+	switch code := fault.CodeOf(err); {
+	case errors.Is(err, target.ErrUnreachable):
+		return RolledBack{}, unreachable(err)
+	case code == fault.Refused || code == fault.HalfWay:
+		return RolledBack{}, err
+	case err != nil:
 		return x.withoutLedger(ctx, r, begin, err)
 	}
 	if done, ok := tookBack(first, now); ok && r.To == "" {
@@ -82,6 +87,12 @@ func (x *Executor) Rollback(ctx context.Context, r Rollback) (RolledBack, error)
 	claim := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Fire,
 		Wanted: out.Release, Entry: note.ID, Restored: true}
 	return x.goBack(ctx, begin, out, claim, started.State.Intent.Key(), note)
+}
+
+// unreachable is the error of a rollback that could not begin.
+func unreachable(err error) error {
+	return fault.Errorf(fault.Failed, "roll back: nothing was changed: %w", err).
+		WithHint("see to the engine or the load balancer first, then run it again")
 }
 
 // firstLook reads the ledger, for a while only: a person does not wait for a registry that is down.
@@ -259,7 +270,7 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	x.log.Warn("the ledger does not answer; going on from what the target knows", "error", silent)
 	now, err := x.survey(ctx, ledger.Event{})
 	if err != nil {
-		return RolledBack{}, errors.Join(fault.Errorf(fault.Failed, "roll back: %w", err), silent)
+		return RolledBack{}, errors.Join(unreachable(err), silent)
 	}
 	record := now.fleet[0].Claim
 	for _, s := range now.fleet {

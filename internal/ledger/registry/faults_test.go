@@ -349,12 +349,40 @@ func TestImmutableTags(t *testing.T) {
 	dead := l.through(fix)
 	dead.split(t.Context(), e.Seq+1)
 	commitNoted(t, l.through(fix), "next")
-	if err := dead.Beat(t.Context(), 1); err != nil {
-		t.Errorf("first beat: %v", err)
+}
+
+// A living run does not look dead where its beat cannot be moved, and a dead one does not look alive.
+func TestBeatsWhereTagsCannotBeMoved(t *testing.T) {
+	l, _ := written(t, 1)
+	l = l.through(fixed())
+	l.silence, l.fixedPace = 300*time.Millisecond, 10*time.Millisecond
+	want := func(alive bool) {
+		t.Helper()
+		if got, err := l.another().Beating(t.Context(), 1); err != nil || got != alive {
+			t.Errorf("alive: %v, %v; want %v", got, err, alive)
+		}
 	}
-	if err := dead.Beat(t.Context(), 1); !errors.Is(err, ErrImmutable) {
-		t.Errorf("second beat: %v, want ErrImmutable", err)
+	for range 5 {
+		if err := l.Beat(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(l.fixedPace)
 	}
+	want(false)
+	ctx, stop := context.WithCancel(t.Context())
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		for ctx.Err() == nil {
+			if err := l.Beat(ctx, 1); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+			time.Sleep(l.fixedPace)
+		}
+	})
+	want(true)
+	stop()
+	beating.Wait()
+	want(false)
 }
 
 // What others put under our names does not stop us.

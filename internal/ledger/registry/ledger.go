@@ -4,6 +4,7 @@
 //	bs.<env>                    a hint to the newest event
 //	bs.<env>.l.<seq8>.x and .y  the splitter of a number: who may write the event
 //	bs.<env>.b                  the last beat of the run that changes the environment
+//	bs.<env>.b.<seq8>.<n>       one beat, where tags cannot be moved
 //	bs.<env>.k.<seq8>[.<arch>]  a pin: an image that a rollback may need
 //
 // # How an event is written
@@ -59,7 +60,7 @@ const (
 	deadNumbers = 8  // how often one commit waits for owners that stay silent
 	longestGap  = 64 // numbers without an event that are searched for the last event before them
 
-	silence = 7 * time.Second // from a run that is silent for this long, more than three beats, nothing more will come
+	silenceAfter = 7 * time.Second // from a run that is silent for this long, more than three beats, nothing more will come
 
 	strides = 3 // how many numbers past the hint are read one by one
 
@@ -74,10 +75,12 @@ type Ledger struct {
 	grace      time.Duration
 	silence    time.Duration
 
-	beats     atomic.Uint64 // how many this handle has sent
-	hasEmpty  atomic.Bool   // the empty blob was uploaded by this handle
-	keepsTags atomic.Bool   // the registry has refused to delete a tag
-	fixedHint atomic.Bool   // the registry has refused to move the hint
+	hasEmpty  atomic.Bool // the empty blob was uploaded by this handle
+	keepsTags atomic.Bool // the registry has refused to delete a tag
+	fixedHint atomic.Bool // the registry has refused to move the hint
+
+	pulse     pulse
+	fixedPace time.Duration // between two beats where tags cannot be moved
 
 	tidying sync.WaitGroup
 	tidy    sync.Mutex // one at a time moves the hint
@@ -91,7 +94,8 @@ var _ ledger.Ledger = (*Ledger)(nil)
 
 // New is the ledger of env in a repository, registry/name.
 func New(client *registry.Client, repository string, env release.Environment) *Ledger {
-	return &Ledger{client: client, repository: repository, env: env, grace: graceForWriter, silence: silence}
+	return &Ledger{client: client, repository: repository, env: env, grace: graceForWriter, silence: silenceAfter,
+		fixedPace: fixedFactor * ledger.BeatEvery}
 }
 
 // Wait returns when nothing of this handle is under way in the background: the hint is moved and old splitters
