@@ -84,8 +84,8 @@ func (x *Executor) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 // deployable checks what can be checked without a request.
 func (x *Executor) deployable(d Deployment) error {
 	if d.Version != "" {
-		if _, err := semver.StrictNewVersion(d.Version); err != nil {
-			return fault.Inputf("version %q: want SemVer without v, such as 1.4.2", d.Version)
+		if err := release.ParseVersion(d.Version); err != nil {
+			return err
 		}
 	}
 	if x.Config.Strategy == plan.Canary && len(x.Config.Verify.Probes) == 0 {

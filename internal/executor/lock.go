@@ -2,12 +2,14 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/ledger"
+	ledgerregistry "github.com/backstep/backstep/internal/ledger/registry"
 )
 
 // hold beats for the intent numbered seq until the function it returns is called.
@@ -23,7 +25,10 @@ func (x *Executor) hold(ctx context.Context, seq uint64) (release func()) {
 				return
 			case <-pace.C:
 			}
-			if err := x.Ledger.Beat(ctx, seq); err != nil && ctx.Err() == nil {
+			switch err := x.Ledger.Beat(ctx, seq); {
+			case errors.Is(err, ledgerregistry.ErrImmutable):
+				x.log.Warn("the registry", "error", err)
+			case err != nil && ctx.Err() == nil:
 				x.log.Debug("a beat was lost", "error", err)
 			}
 		}

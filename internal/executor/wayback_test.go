@@ -556,3 +556,20 @@ func (r restarting) Find(ctx context.Context, d release.Digest) (*plan.Instance,
 	}
 	return in, err
 }
+
+// What the target has kept is complete, although the registry has lost it.
+func TestAnImageThatTheTargetHasKeptIsComplete(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0", "1.1.0")
+	if p.state().Find(p.image("1.0.0").Digest) != nil {
+		t.Fatal("1.0.0 is still warm")
+	}
+	if _, err := registry.New().Delete(t.Context(), p.repository, string(p.image("1.0.0").Digest)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.run().Rollback(t.Context(), Rollback{Reason: "slow"})
+	if err != nil || out.Release.Version != "1.0.0" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	p.agrees("1.0.0")
+}

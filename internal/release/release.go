@@ -4,6 +4,11 @@ package release
 import (
 	"fmt"
 	"regexp"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+
+	"github.com/backstep/backstep/internal/fault"
 )
 
 // Digest is sha256:… of an image's manifest: the only identity that is ever deployed.
@@ -44,6 +49,18 @@ func (r Release) String() string {
 		return r.Digest.Short()
 	}
 	return r.Version + " (" + r.Digest.Short() + ")"
+}
+
+// ParseVersion is nil when s is SemVer without v. The error says what is wanted; its hint, where there is one, is s as it should be.
+func ParseVersion(s string) error {
+	if _, err := semver.StrictNewVersion(s); err == nil {
+		return nil
+	}
+	e := fault.Inputf("version %q is no SemVer: want for example 1.4.2", s)
+	if bare := strings.TrimPrefix(s, "v"); bare != s {
+		e = e.WithHint("leave the v out: %s", bare)
+	}
+	return e
 }
 
 // Environment is the name of a place that releases go to. It is part of tag names in the registry.

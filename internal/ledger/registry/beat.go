@@ -12,6 +12,9 @@ import (
 	"github.com/backstep/backstep/internal/release"
 )
 
+// ErrImmutable is wrapped by the error of the first beat of a run where tags cannot be moved. Its beats are heard all the same.
+var ErrImmutable = errors.New("tags of this repository cannot be moved: each beat leaves a tag, six a minute; leave bs.* out of that rule, if it can be")
+
 // beatSlots bounds the manifests that beats leave behind: runs share them by their number.
 const beatSlots = 8
 
@@ -56,11 +59,15 @@ func (l *Ledger) Beat(ctx context.Context, seq uint64) error {
 		return nil
 	}
 	err := l.put(ctx, l.fixedBeat(seq, l.pulse.fixed+1), beatText(seq, 0))
-	if err == nil {
-		l.pulse.fixed++
-		l.pulse.last = time.Now()
+	if err != nil {
+		return err
 	}
-	return err
+	l.pulse.fixed++
+	l.pulse.last = time.Now()
+	if l.pulse.fixed == 1 {
+		return fmt.Errorf("event %d: %w", seq, ErrImmutable)
+	}
+	return nil
 }
 
 // Beating looks at the last beat until it changes to one of seq, or one more is there. It asks for digests only, which some

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/Masterminds/semver/v3"
-
 	"github.com/backstep/backstep/internal/builder"
 	"github.com/backstep/backstep/internal/builder/docker"
 	"github.com/backstep/backstep/internal/builder/layers"
@@ -25,6 +23,7 @@ import (
 	"github.com/backstep/backstep/internal/gitrepo"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/step"
 )
 
@@ -147,8 +146,8 @@ func complete(ctx context.Context, rt *step.Runtime, r builder.Request, o option
 			faults = append(faults, fault.Inputf("tag %q: tags that begin with bs. are the ledger's", tag))
 		}
 	}
-	if _, err := semver.StrictNewVersion(o.version); o.version != "" && err != nil {
-		faults = append(faults, fault.Inputf("version %q is no SemVer: want for example 1.4.2 or 1.5.0-rc.1, without v", o.version))
+	if err := release.ParseVersion(o.version); o.version != "" && err != nil {
+		faults = append(faults, err)
 	}
 	r.OS, r.Arch, _ = strings.Cut(o.platform, "/")
 	for _, f := range o.files {

@@ -190,11 +190,7 @@ func (r *run) check() (*semver.Version, error) {
 	var faults []error
 	v, err := semver.StrictNewVersion(r.in.version)
 	if err != nil {
-		f := fault.Inputf("version %q is no SemVer: want for example 1.4.2", r.in.version)
-		if bare := strings.TrimPrefix(r.in.version, "v"); bare != r.in.version {
-			f = f.WithHint("leave the v out: %s", bare)
-		}
-		faults = append(faults, f)
+		faults = append(faults, release.ParseVersion(r.in.version))
 	}
 	if r.in.level != "auto" {
 		faults = append(faults, fault.Inputf("version and bump exclude each other").WithHint("leave one of them out"))
