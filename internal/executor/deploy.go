@@ -201,10 +201,10 @@ func (x *Executor) carryOut(ctx context.Context, started ledger.Event, p plan.Pl
 		return x.untouched(ctx, started, err)
 	}
 	point("claimed do")
-	err := x.undisturbed(ctx, started)
-	if err == nil {
-		err = x.run(ctx, do.Token, p)
+	if err := x.undisturbed(ctx, started, do.Token); err != nil {
+		return x.overtaken(ctx, err)
 	}
+	err := x.run(ctx, do.Token, p)
 	if err == nil {
 		err = x.claim(context.WithoutCancel(ctx), x.claimOf(started, plan.Done))
 		point("claimed done")
@@ -225,8 +225,12 @@ func (x *Executor) claim(ctx context.Context, c plan.Claim) error {
 	return nil
 }
 
-// undisturbed makes sure that no rollback happened on a target between our look and our claim.
-func (x *Executor) undisturbed(ctx context.Context, started ledger.Event) error {
+// errDisturbed says that a rollback happened on a target while a run that read the ledger before it was under way.
+var errDisturbed = errors.New("somebody rolled back in between")
+
+// undisturbed makes sure that our claim stands on every target that can be reached, and that no rollback is noted there which the
+// ledger of started does not know.
+func (x *Executor) undisturbed(ctx context.Context, started ledger.Event, token plan.Token) error {
 	now, err := x.survey(ctx, started)
 	if err != nil {
 		return err
@@ -234,11 +238,23 @@ func (x *Executor) undisturbed(ctx context.Context, started ledger.Event) error 
 	for _, s := range now.fleet {
 		for _, n := range s.Notes {
 			if !started.State.HasAdopted(n.ID) {
-				return fault.Errorf(fault.Refused, "%s rolled back to %s in between", n.Author, n.To).WithHint("run it again")
+				return fmt.Errorf("%w: %s, to %s", errDisturbed, n.Author, n.To)
 			}
+		}
+		if s.Claim.Token != token {
+			return fmt.Errorf("%w: claim %s", target.ErrFenced, s.Claim.Number)
 		}
 	}
 	return nil
+}
+
+// overtaken ends our own intent as the notes on the targets say: nothing of ours is undone, since it would bring back what the
+// rollback has left.
+func (x *Executor) overtaken(ctx context.Context, why error) error {
+	if _, err := x.heal(context.WithoutCancel(ctx), nil, nobody); err != nil {
+		x.log.Warn("the next run looks after the targets", "error", err)
+	}
+	return fault.Errorf(fault.Refused, "%w", why).WithHint("look at what is live now, and run it again: backstep status")
 }
 
 // untouched ends a deploy that has changed nothing.

@@ -145,16 +145,12 @@ func (x *Executor) arm(ctx context.Context, started ledger.Event) error {
 		}
 		return err
 	}
+	if err := x.undisturbed(ctx, started, c.Token); err != nil {
+		return fmt.Errorf("%w: %w", errUnsettled, err)
+	}
 	now, err := x.survey(ctx, started)
 	if err != nil {
 		return err
-	}
-	for _, s := range now.fleet {
-		for _, n := range s.Notes {
-			if !started.State.HasAdopted(n.ID) {
-				return errUnsettled
-			}
-		}
 	}
 	if found := now.find(in.From.Release.Digest); found == nil || found.Phase != plan.Failed && !now.serves(in.From.Release.Digest) {
 		return errUnsettled
@@ -229,6 +225,12 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 			v.BackErr = fault.Errorf(fault.HalfWay, "%s became live by a rollback, and a rollback is never rolled back", in.From.Release).
 				WithHint("look at it yourself; a person may go further back: backstep rollback --to …")
 		}
+	}
+	// A verdict on what somebody has rolled back meanwhile would undo that.
+	armed := plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}
+	if err := x.undisturbed(context.WithoutCancel(ctx), started, armed); errors.Is(err, errDisturbed) || errors.Is(err, target.ErrFenced) {
+		e.wait()
+		return v, x.overtaken(ctx, fmt.Errorf("the verdict %s on %s is not written: %w", e.Verdict, in.From.Release, err))
 	}
 	event, err := x.record(ctx, nil, func(newest ledger.Event) (ledger.Event, error) {
 		switch e.Verdict {

@@ -573,3 +573,51 @@ func TestAnImageThatTheTargetHasKeptIsComplete(t *testing.T) {
 	}
 	p.agrees("1.0.0")
 }
+
+// A person rolls back without the registry while verify watches a healthy release: the pass that follows does not undo it.
+func TestAPassDoesNotUndoARollback(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0")
+	p.must(p.deploy("1.1.0"))
+	var once sync.Once
+	pressed := make(chan error, 1)
+	p.answers("1.1.0", func(context.Context) bool {
+		once.Do(func() {
+			p.gone()
+			_, err := p.run().Rollback(context.Background(), Rollback{Reason: "the colour is wrong"})
+			pressed <- err
+			p.back()
+		})
+		return true
+	})
+	_, err := p.verify()
+	p.must(<-pressed)
+	p.refused(err, fault.Refused, "the verdict pass on 1.1.0")
+	p.agrees("1.0.0")
+	p.quarantined("1.1.0")
+}
+
+// A rollback that lands between a deploy's look and its claim ends the deploy, which brings back nothing.
+func TestADeployDoesNotBringBackWhatWasLeft(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0")
+	p.must(p.deploy("1.1.0"))
+	p.image("1.2.0")
+	var once sync.Once
+	p.book.SetFail(func(op string) error {
+		if op != "pin" {
+			return nil
+		}
+		var err error
+		once.Do(func() { // the deploy is started, and has claimed nothing yet
+			p.gone()
+			_, err = p.run().Rollback(context.Background(), Rollback{Reason: "slow"})
+			p.back()
+		})
+		return err
+	})
+	err := p.deploy("1.2.0")
+	p.refused(err, fault.Refused, "somebody rolled back in between: ada")
+	p.agrees("1.0.0")
+	p.quarantined("1.1.0")
+}
