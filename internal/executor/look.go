@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -33,20 +34,57 @@ func (x *Executor) look(ctx context.Context) (sight, error) {
 	return x.survey(ctx, newest)
 }
 
-// Status is the newest event. When the ledger does not answer in time, it is what the first target that can be reached says,
-// besides the error of the ledger.
-func (x *Executor) Status(ctx context.Context) (ledger.Event, *plan.State, error) {
+// Status is what the ledger and the first target that can be reached say. Each can be missing, and why.
+type Status struct {
+	Newest     ledger.Event
+	LedgerErr  error
+	Target     *plan.State
+	TargetErr  error
+	Difference string // what the next run will do about a target that is not where the ledger says; "" when nothing
+}
+
+// Status looks at both and changes nothing. It waits for the ledger for a while only.
+func (x *Executor) Status(ctx context.Context) (Status, error) {
 	reading, cancel := context.WithTimeout(ctx, ledgerAnswers)
 	defer cancel()
-	newest, err := x.Ledger.Newest(reading)
-	if err == nil || ctx.Err() != nil {
-		return newest, nil, err
+	var s Status
+	s.Newest, s.LedgerErr = x.Ledger.Newest(reading)
+	if ctx.Err() != nil {
+		return s, context.Cause(ctx)
 	}
-	now, blind := x.survey(ctx, ledger.Event{})
-	if blind != nil {
-		return newest, nil, errors.Join(err, blind)
+	now, err := x.survey(ctx, s.Newest)
+	if s.TargetErr = err; err != nil {
+		return s, nil
 	}
-	return newest, &now.fleet[0], err
+	s.Target = &now.fleet[0]
+	if s.LedgerErr == nil && s.Newest.State.Intent == nil {
+		s.Difference = differs(now)
+	}
+	return s, nil
+}
+
+// differs says how a target is not where the ledger says, by the rules of recovery.
+func differs(now sight) string {
+	r := ledger.Recover(now.newest, now.fleet)
+	switch {
+	case r.Do == ledger.ReadAgain:
+		return "a target knows of an event that the ledger does not have"
+	case r.Do == ledger.TakeNote:
+		return fmt.Sprintf("a rollback from %s to %s by %s is not written yet: %s", r.Note.Left, r.Note.To, r.Note.Author, r.Note.Why)
+	}
+	for _, s := range now.fleet {
+		if live := now.newest.State.Live; live != nil {
+			switch in := s.Find(live.Release.Digest); {
+			case in == nil:
+				return fmt.Sprintf("%s is not there", live.Release)
+			case in.Phase == plan.Failed:
+				return fmt.Sprintf("%s has failed: %s", live.Release, in.Reason)
+			case in.Weight != 100:
+				return fmt.Sprintf("%s has %d %% of the traffic", live.Release, in.Weight)
+			}
+		}
+	}
+	return ""
 }
 
 // survey looks at all targets side by side. One that cannot be reached is reported and left out; it holds nobody up.

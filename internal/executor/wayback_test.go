@@ -621,3 +621,32 @@ func TestADeployDoesNotBringBackWhatWasLeft(t *testing.T) {
 	p.agrees("1.0.0")
 	p.quarantined("1.1.0")
 }
+
+// Status says where the target is not as the ledger says, and changes nothing.
+func TestStatusLooksAtTheTarget(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0", "1.1.0")
+	want := func(difference string) {
+		t.Helper()
+		s, err := p.run().Status(t.Context())
+		p.must(errors.Join(err, s.LedgerErr, s.TargetErr))
+		if s.Difference != difference {
+			t.Errorf("%q, want %q", s.Difference, difference)
+		}
+	}
+	want("")
+	digest := p.image("1.1.0").Digest
+	p.target.SetPhase(digest, plan.Failed, "it ended with exit code 1")
+	want(p.image("1.1.0").String() + " has failed: it ended with exit code 1")
+	p.target.Remove(digest)
+	want(p.image("1.1.0").String() + " is not there")
+	p.gone()
+	_, err := p.run().Rollback(t.Context(), Rollback{Reason: "slow"})
+	p.must(err)
+	p.back()
+	want(fmt.Sprintf("a rollback from %s to %s by ada is not written yet: slow", p.image("1.1.0"), p.image("1.0.0")))
+	p.target.Fail = func(string) error { return target.ErrUnreachable }
+	if s, err := p.run().Status(t.Context()); err != nil || s.LedgerErr != nil || !errors.Is(s.TargetErr, target.ErrUnreachable) || s.Newest.Seq == 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}

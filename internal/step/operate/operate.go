@@ -44,18 +44,41 @@ func command(kinds config.Kinds, name, summary, doc string, inputs []input.Input
 // Status declares the command that tells what is true of an environment now.
 func Status(kinds config.Kinds) step.Step {
 	return command(kinds, "status", "Tell what is live, what is the last good release, and what is frozen or quarantined",
-		"Reads the newest event of the ledger: two requests, whatever the history. When the ledger does not answer within some "+
-			"seconds, it tells what the target knows, and ends with exit code 1.", nil,
+		"Reads the newest event of the ledger, two requests, whatever the history, and looks at the target: it says where the two "+
+			"differ, and changes nothing. When the ledger does not answer within some seconds, it tells what the target knows, and ends with exit code 1.", nil,
 		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
-			newest, state, err := x.Status(ctx)
-			if err != nil && state != nil {
-				return errors.Join(err, show(out, asJSON, state, func() { onTarget(out, x.Name, *state) }))
-			}
+			s, err := x.Status(ctx)
 			if err != nil {
 				return err
 			}
-			return show(out, asJSON, newest, func() { status(out, x.Name, newest) })
+			if s.LedgerErr != nil {
+				if s.Target == nil {
+					return errors.Join(s.LedgerErr, s.TargetErr)
+				}
+				return errors.Join(s.LedgerErr, show(out, asJSON, s.Target, func() { onTarget(out, x.Name, *s.Target) }))
+			}
+			return show(out, asJSON, seen{s.Newest, s.Target, s.Difference}, func() {
+				status(out, x.Name, s.Newest)
+				difference(out, s)
+			})
 		})
+}
+
+// seen is the JSON of status: the newest event, and what the target says.
+type seen struct {
+	ledger.Event
+	Target     *plan.State `json:"target,omitempty"`
+	Difference string      `json:"difference,omitempty"`
+}
+
+// difference prints where the target is not as the ledger says.
+func difference(out io.Writer, s executor.Status) {
+	switch {
+	case s.TargetErr != nil:
+		fmt.Fprintf(out, "target       cannot be seen: %s\n", line(s.TargetErr.Error()))
+	case s.Difference != "":
+		fmt.Fprintf(out, "target       %s; the next run of any step sees to it\n", line(s.Difference))
+	}
 }
 
 // show prints v as JSON or calls text.
