@@ -258,6 +258,55 @@ func lawful(t *testing.T, name string, src []byte, worldly bool) (faults []strin
 	return faults, file.Doc != nil
 }
 
+// longest is how many lines a function of the rooms that must be read in an emergency may have.
+const longest = 60
+
+// readable are those rooms.
+var readable = []string{"internal/executor", "internal/wayback", "internal/ledger", "internal/ledger/", "internal/plan", "internal/target", "internal/target/"}
+
+// long lists the functions with more lines than longest.
+func long(name string, src []byte) (names []string, err error) {
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, name, src, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range file.Decls {
+		if f, ok := d.(*ast.FuncDecl); ok {
+			if lines := files.Position(f.End()).Line - files.Position(f.Pos()).Line + 1; lines > longest {
+				names = append(names, fmt.Sprintf("%s: %s has %d lines", name, f.Name.Name, lines))
+			}
+		}
+	}
+	return names, nil
+}
+
+func TestFunctionsAreReadable(t *testing.T) {
+	for _, p := range packages(t) {
+		room := strings.TrimPrefix(p.ImportPath, module)
+		if !in(readable, room) || strings.HasSuffix(room, "test") {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			src, err := os.ReadFile(filepath.Join(p.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			names, err := long(p.ImportPath+"/"+name, src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range names {
+				t.Errorf("%s, %d are the limit: name its stages", n, longest)
+			}
+		}
+	}
+	planted := []byte("package x\nfunc f() {\n" + strings.Repeat("_ = 1\n", longest) + "}\n")
+	if names, err := long("x.go", planted); err != nil || len(names) != 1 {
+		t.Errorf("planted: %q, %v", names, err)
+	}
+}
+
 func TestLawIsSeen(t *testing.T) {
 	src := []byte("package x\nimport (\n_ \"os\"\n\"time\"\n)\nvar now = time.Now\nfunc init() {}\n")
 	faults, commented := lawful(t, "x.go", src, false)
