@@ -1,4 +1,4 @@
-.PHONY: help check lint gen test e2e image bench bench-verdict demo picture
+.PHONY: help check lint gen test e2e image bench bench-verdict crash demo picture
 
 staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 actionlint = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
@@ -37,6 +37,9 @@ bench: ## ratios against the named peers
 
 bench-verdict: ## how often rules take back good releases, and how fast they see bad ones (about half an hour)
 	go run ./bench/verdict -runs 5000 -bad 200
+
+crash: ## deploys, rolls back and kills at random, and checks every promise (four minutes at most)
+	go run ./bench/crash -for 4m
 
 demo: ## watch a bad release being taken back
 	go run ./cmd/backstep demo

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,7 +163,7 @@ func (x *Executor) startDeploy(ctx context.Context, d Deployment, now sight, r r
 				WithHint("run it again")
 		}
 		return ledger.Start(e, ledger.Intent{Kind: ledger.DeployStarted, Holder: x.holder, To: r, Plan: p, Deadline: x.deadline(p),
-			Reason: cmp.Or(d.TakeOver, d.ThroughFreeze)}, x.Stamp()), nil
+			Reason: strings.Trim(d.TakeOver+"; "+d.ThroughFreeze, "; ")}, x.Stamp()), nil
 	})
 }
 
@@ -201,10 +202,13 @@ func (x *Executor) carryOut(ctx context.Context, started ledger.Event, p plan.Pl
 		return x.untouched(ctx, started, err)
 	}
 	point("claimed do")
-	if err := x.undisturbed(ctx, started, do.Token); err != nil {
+	err := x.undisturbed(ctx, started, do.Token)
+	if errors.Is(err, errDisturbed) {
 		return x.overtaken(ctx, err)
 	}
-	err := x.run(ctx, do.Token, p)
+	if err == nil {
+		err = x.run(ctx, do.Token, p)
+	}
 	if err == nil {
 		err = x.claim(context.WithoutCancel(ctx), x.claimOf(started, plan.Done))
 		point("claimed done")
@@ -267,7 +271,7 @@ func (x *Executor) abort(ctx context.Context, started ledger.Event, code fault.C
 	r := started.State.Intent.To
 	e := fault.Errorf(code, "deploy %s: %w", r, err)
 	e.Hint = fault.HintOf(err)
-	_, unwritten := x.record(ctx, nil, func(newest ledger.Event) (ledger.Event, error) {
+	aborted, unwritten := x.record(ctx, nil, func(newest ledger.Event) (ledger.Event, error) {
 		return ledger.AbortDeploy(newest, started.State.Intent.Key(), x.Stamp(), err.Error(), nil)
 	})
 	if errors.Is(err, target.ErrFenced) || errors.Is(unwritten, ledger.ErrTakenOver) {
@@ -275,7 +279,9 @@ func (x *Executor) abort(ctx context.Context, started ledger.Event, code fault.C
 	}
 	if unwritten != nil {
 		x.sayUnwritten(unwritten)
+		return e
 	}
+	x.settle(ctx, aborted)
 	return e
 }
 
@@ -286,7 +292,7 @@ func (x *Executor) takeBack(ctx context.Context, started ledger.Event, failure e
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.Config.Drain+x.Config.ReadyTimeout+x.patience+slack)
 	defer cancel()
 	if errors.Is(failure, target.ErrFenced) {
-		return x.abort(ctx, started, fault.Refused, failure)
+		return x.overtaken(ctx, fmt.Errorf("deploy %s: %w", in.To, failure))
 	}
 	x.log.Error("the deploy failed, and what moved goes back", "release", in.To.Digest.Short(), "error", failure)
 	undo := x.claimOf(started, plan.Undo)
@@ -301,7 +307,7 @@ func (x *Executor) takeBack(ctx context.Context, started ledger.Event, failure e
 		err = x.claim(ctx, undo)
 	}
 	if errors.Is(err, target.ErrFenced) {
-		return x.abort(ctx, started, fault.Refused, err)
+		return x.overtaken(ctx, fmt.Errorf("deploy %s: %w", in.To, err))
 	}
 	if err != nil {
 		return errors.Join(fault.Errorf(fault.HalfWay, "deploy %s: %w", in.To, failure),

@@ -312,6 +312,9 @@ func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 	if err != nil {
 		return err
 	}
+	if e.Verdict == verdict.Pass {
+		e.wait() // what fails goes back first
+	}
 	x.log.Info("verdict on the canary", "verdict", e.Verdict.String(), "why", e.Reason)
 	if e.Verdict != verdict.Pass {
 		return fmt.Errorf("the verdict is %s: %s", e.Verdict, e.Reason)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +22,8 @@ type Rollback struct {
 	To     string // a version or digest; "" is the last good release
 	Reason string
 	DryRun bool
+
+	decided *release.Release // by the ledger, before it was gone
 }
 
 // RolledBack is how a rollback ended.
@@ -32,6 +35,7 @@ type RolledBack struct {
 	Plan      plan.Plan
 	Took      time.Duration // until the release had all the traffic
 	Already   bool          // nothing had to be moved
+	Moved     bool          // it has all the traffic again
 	Unwritten error         // why the ledger does not say so yet; it is kept on the target
 }
 
@@ -59,12 +63,15 @@ func (x *Executor) Rollback(ctx context.Context, r Rollback) (RolledBack, error)
 		return x.withoutLedger(ctx, r, begin, err)
 	}
 	if done, ok := tookBack(first, now); ok && r.To == "" {
-		return done, nil
+		return done, standing(now.sight, done.Release)
 	}
 	if err := unchanged(first, now); err != nil {
 		return RolledBack{}, err
 	}
 	out, err := x.chosen(now.sight, r)
+	if err == nil && out.Already {
+		err = standing(now.sight, out.Release)
+	}
 	if err != nil || out.Already {
 		return out, err
 	}
@@ -80,6 +87,7 @@ func (x *Executor) Rollback(ctx context.Context, r Rollback) (RolledBack, error)
 	case err != nil && (fault.CodeOf(err) == fault.Refused || ctx.Err() != nil):
 		return out, err
 	case err != nil:
+		r.decided = &out.Release
 		return x.withoutLedger(ctx, r, begin, err)
 	}
 	defer x.hold(ctx, started.Seq)()
@@ -95,11 +103,24 @@ func unreachable(err error) error {
 		WithHint("see to the engine or the load balancer first, then run it again")
 }
 
-// firstLook reads the ledger, for a while only: a person does not wait for a registry that is down.
+// firstLook reads the ledger, for a while only: a person does not wait for a registry that is down. Then it looks at the targets.
 func (x *Executor) firstLook(ctx context.Context) (sight, error) {
-	ctx, cancel := context.WithTimeout(ctx, ledgerAnswers)
+	reading, cancel := context.WithTimeout(ctx, ledgerAnswers)
 	defer cancel()
-	return x.look(ctx)
+	newest, err := x.Ledger.Newest(reading)
+	if err != nil {
+		return sight{}, err
+	}
+	return x.survey(ctx, newest)
+}
+
+// standing makes sure that what a rollback has nothing to do for really serves.
+func standing(now sight, r release.Release) error {
+	if now.serves(r.Digest) {
+		return nil
+	}
+	return fault.Errorf(fault.HalfWay, "nothing was moved: the ledger is back on %s already, but it does not serve", r).
+		WithHint("see to the target first; or go to another release: backstep rollback --to …, or deploy one")
 }
 
 // tookBack says whether ending what a dead run left behind was the rollback: what it had moved has gone back.
@@ -109,7 +130,7 @@ func tookBack(first sight, now healed) (RolledBack, bool) {
 		return RolledBack{}, false
 	}
 	out := RolledBack{Release: live.Release, Left: in.To, Seq: now.newest.Seq, Already: true,
-		Why: fmt.Sprintf("an earlier run had died half-way, and what it moved went back to %s", live.Release)}
+		Why: fmt.Sprintf("an earlier run had died half-way, and what it had begun is taken back to %s; to leave that as well, roll back once more", live.Release)}
 	if in.Kind != ledger.DeployStarted && in.From != nil {
 		out.Left = in.From.Release
 	}
@@ -137,8 +158,7 @@ func (x *Executor) chosen(now sight, r Rollback) (RolledBack, error) {
 	if live == nil {
 		return RolledBack{}, fault.Inputf("nothing is live in environment %s", x.Name)
 	}
-	already := live.Restored && r.To == "" || r.To != "" && (live.Release.Version == r.To || string(live.Release.Digest) == r.To)
-	if already {
+	if live.Restored && r.To == "" || names(r.To, live.Release) {
 		return RolledBack{Release: live.Release, Already: true, Seq: now.newest.Seq,
 			Why: fmt.Sprintf("already back on %s, by event %d; further back takes --to", live.Release, live.Seq)}, nil
 	}
@@ -192,6 +212,7 @@ func (x *Executor) goBack(ctx context.Context, begin time.Time, out RolledBack, 
 		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, err).
 			WithHint("the next run of any step finishes it; the runbook says what to look at")
 	}
+	out.Moved = true
 	x.log.Info("the traffic is back", "release", out.Release.Digest.Short(), "version", out.Release.Version,
 		"seconds", fmt.Sprintf("%.3f", out.Took.Seconds()))
 	failing := x.confirm(ctx, out.Release)
@@ -295,7 +316,12 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 		Wanted: out.Release, Entry: note.ID, Restored: true}
 	turned := x.turn(claim, &note, x.patience).Carry(context.WithoutCancel(ctx), x.sites)
 	out.Took, out.Unwritten = turned.At.Sub(begin), silent
-	if err := turned.Err(); err != nil {
+	err = turned.Err()
+	if errors.Is(err, target.ErrFenced) {
+		return out, fault.Errorf(fault.Refused, "roll back to %s: %w", out.Release, err).
+			WithHint("somebody else rolls back at the same time: look at what serves, backstep status")
+	}
+	if out.Moved = err == nil; err != nil {
 		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, err).
 			WithHint("the next run of any step finishes it; the runbook says what to look at")
 	}
@@ -312,11 +338,19 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 	note := plan.Note{Left: record.Wanted, LeftEntry: record.Entry, Condemn: true, Freeze: true}
 	back := record.Back
 	switch {
+	case r.decided != nil && r.decided.Digest != record.Wanted.Digest:
+		back, out.Why = r.decided, "the ledger said so before it was gone"
+	case names(r.To, record.Wanted):
+		out.Release, out.Left, out.Already = record.Wanted, release.Release{}, now.serves(record.Wanted.Digest)
+		out.Why = fmt.Sprintf("already on %s", record.Wanted)
+		return out, note, standing(now, record.Wanted)
+	case back != nil && names(r.To, *back):
+		out.Why = "it was given by name"
 	case r.To != "":
 		back = nil
 		for _, s := range now.fleet {
 			for _, in := range s.Instances {
-				if in.Release.Version == r.To || string(in.Release.Digest) == r.To {
+				if names(r.To, in.Release) {
 					back, out.Why = &in.Release, "it was given by name"
 				}
 			}
@@ -331,6 +365,20 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 		note = continued(now, note)
 	case record.Aim == plan.Do && !now.serves(record.Wanted.Digest):
 		note.Condemn, note.Freeze = false, false
+	case record.Aim == plan.Undo && !now.serves(record.Wanted.Digest),
+		record.Aim == plan.Follow && !now.serves(record.Wanted.Digest) && now.everywhere(record.Wanted.Digest):
+		// Somebody was on the way there: that is carried to its end, and nobody is found bad by it.
+		back = &record.Wanted
+		note.Condemn, note.Freeze = false, false
+		note.Left, note.LeftEntry = release.Release{}, ""
+		if record.Aim == plan.Undo {
+			note.LeftEntry = strconv.FormatUint(record.Number.Seq, 10)
+		}
+		if serving := now.fleet[0].Serving(); serving != nil {
+			note.Left = serving.Release
+		}
+		out.Left = note.Left
+		out.Why = fmt.Sprintf("an earlier run was on the way back to it (claim %s)", record.Number)
 	}
 	if back == nil {
 		return out, note, fault.Errorf(fault.HalfWay, "the ledger does not answer, and the target knows no way back from %s", record.Wanted).
@@ -344,6 +392,11 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 	out.Release, note.To = *back, *back
 	out.Plan = plan.Back(now.fleet[0], *back)
 	return out, note, nil
+}
+
+// names says whether a person means r by to, a version or a digest.
+func names(to string, r release.Release) bool {
+	return to != "" && (r.Version == to || string(r.Digest) == to)
 }
 
 // continued is the note of a rollback that carries on another one: it says the same as the highest that is there.

@@ -24,11 +24,11 @@ type Judging struct {
 
 // Verification is how the verification of what is live ended.
 type Verification struct {
-	Release  release.Release
-	Evidence Evidence
-	Seq      uint64     // of the event that holds the verdict; 0 when it is not written
-	Back     RolledBack // the rollback that the verdict asked for
-	BackErr  error      // why the traffic did not go back
+	Release   release.Release
+	Evidence  Evidence
+	Back      RolledBack // the rollback that the verdict asked for
+	BackErr   error      // why the traffic did not go back, or not to something that works
+	Unwritten error      // why the ledger does not hold a fail verdict that moved nothing
 }
 
 // errUnsettled says that the targets were not as the ledger says when they were claimed.
@@ -47,13 +47,14 @@ func (x *Executor) Verify(ctx context.Context, j Judging) (Verification, error) 
 	if err := x.unopened(); err != nil {
 		return Verification{}, err
 	}
+	var v Verification
 	for range armingRounds {
-		v, err := x.verifyOnce(ctx, j)
-		if !errors.Is(err, errUnsettled) {
+		var err error
+		if v, err = x.verifyOnce(ctx, j); !errors.Is(err, errUnsettled) {
 			return v, err
 		}
 	}
-	return Verification{}, fault.Errorf(fault.Refused, "verify: %w", errUnsettled).WithHint("run it again")
+	return v, fault.Errorf(fault.Refused, "verify: %w", errUnsettled).WithHint("run it again")
 }
 
 func (x *Executor) verifyOnce(ctx context.Context, j Judging) (Verification, error) {
@@ -145,8 +146,11 @@ func (x *Executor) arm(ctx context.Context, started ledger.Event) error {
 		}
 		return err
 	}
-	if err := x.undisturbed(ctx, started, c.Token); err != nil {
+	switch err := x.undisturbed(ctx, started, c.Token); {
+	case errors.Is(err, errDisturbed), errors.Is(err, target.ErrFenced):
 		return fmt.Errorf("%w: %w", errUnsettled, err)
+	case err != nil:
+		return err
 	}
 	now, err := x.survey(ctx, started)
 	if err != nil {
@@ -158,11 +162,16 @@ func (x *Executor) arm(ctx context.Context, started ledger.Event) error {
 	return nil
 }
 
-// warmEvery is the time between two looks whether the way back is still ready.
-const warmEvery = 500 * time.Millisecond
+// The time between two looks whether the way back is still ready: longer each time that it could not be started.
+const (
+	warmEvery    = 500 * time.Millisecond
+	warmAtLeast  = 30 * time.Second
+	warmStarting = 15 * time.Minute // the longest that a start may take, with the pull of an image
+)
 
 // keepWarm starts the release to go back to where it is not ready, again and again until the function it returns is called. The
-// bake goes on meanwhile: nobody may be unwatched because the way back is cold.
+// bake goes on meanwhile: nobody may be unwatched because the way back is cold. A start that is under way then goes on: what
+// fires needs it.
 func (x *Executor) keepWarm(ctx context.Context, started ledger.Event) (stop func()) {
 	in := started.State.Intent
 	if in.To.Digest == "" {
@@ -170,38 +179,43 @@ func (x *Executor) keepWarm(ctx context.Context, started ledger.Event) (stop fun
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		by := plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}
-		pace := time.NewTicker(warmEvery)
-		defer pace.Stop()
-		for {
-			for _, s := range x.sites {
-				x.warm(ctx, s, by, in.To)
+	by := plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}
+	for _, s := range x.sites {
+		go func() {
+			for pause := warmEvery; ; {
+				switch err := x.warm(ctx, s, by, in.To); {
+				case errors.Is(err, target.ErrFenced):
+					return
+				case err != nil:
+					pause = min(2*pause, warmAtLeast)
+				default:
+					pause = warmEvery
+				}
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(pause):
+				}
 			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-pace.C:
-			}
-		}
-	}()
-	return func() {
-		cancel()
-		<-done
+		}()
 	}
+	return cancel
 }
 
-func (x *Executor) warm(ctx context.Context, s wayback.Site, by plan.Token, r release.Release) {
+func (x *Executor) warm(ctx context.Context, s wayback.Site, by plan.Token, r release.Release) error {
 	in, err := s.Target.Find(ctx, r.Digest)
-	if err != nil || in != nil && in.Phase != plan.Failed {
-		return
+	if err != nil || in != nil && in.Phase == plan.Ready {
+		return err
 	}
-	x.log.Info("the way back is cold: it is started now", "release", r.Digest.Short(), "version", r.Version)
-	if err := s.Target.Stage(ctx, by, r); err != nil && ctx.Err() == nil {
+	if in == nil {
+		x.log.Info("the way back is cold: it is started now", "release", r.Digest.Short(), "version", r.Version)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), warmStarting)
+	defer cancel()
+	if err = s.Target.Stage(ctx, by, r); err != nil && !errors.Is(err, target.ErrFenced) {
 		x.log.Warn("the way back cannot be started", "release", r.Digest.Short(), "error", err)
 	}
+	return err
 }
 
 // conclude does what the verdict asks for: fires, or writes it down.
@@ -215,7 +229,6 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		claim := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq, Sub: 1}, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Fire,
 			Wanted: in.To, Entry: note.ID, Restored: true}
 		v.Back, v.BackErr = x.goBack(ctx, x.world.Now(), out, claim, key, note)
-		v.Seq = v.Back.Seq
 		e.wait()
 		return v, nil
 	}
@@ -246,12 +259,12 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		return v, fault.Errorf(fault.Refused, "the verdict %s on %s is not written: %w", e.Verdict, in.From.Release, err).
 			WithHint("look at what it did: backstep history")
 	}
-	if err != nil {
-		return v, fault.Errorf(fault.Failed, "the verdict %s on %s is not written: %w", e.Verdict, in.From.Release, err).
+	if err != nil && e.Verdict == verdict.Pass {
+		return v, fault.Errorf(fault.Failed, "the verdict pass on %s is not written: %w", in.From.Release, err).
 			WithHint("verify it again when the registry answers")
 	}
-	if v.Seq = event.Seq; e.Verdict == verdict.Unknown {
-		v.Seq = 0
+	if v.Unwritten = err; err != nil {
+		return v, nil
 	}
 	now := x.settle(ctx, event)
 	if e.Verdict == verdict.Pass && now.newest.State.Live != nil && now.newest.State.Live.Release.Digest == in.From.Release.Digest {

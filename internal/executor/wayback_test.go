@@ -650,3 +650,151 @@ func TestStatusLooksAtTheTarget(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
+
+// Without the registry, a deploy that was being undone is taken back by hand, and the good release is not left for an older one.
+func TestByHandOverAHalfDoneUndo(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0", "1.1.0")
+	p.image("1.2.0")
+	shifts, claims := 0, 0
+	p.target.Fail = func(op string) error {
+		if op == "shift" {
+			shifts++
+		} else if op == "claim" {
+			claims++
+		}
+		if op == "shift" && shifts > 1 || op == "claim" && claims == 2 {
+			return target.ErrUnreachable
+		}
+		return nil
+	}
+	x := p.run()
+	x.patience = 30 * time.Millisecond
+	_, err := x.Deploy(t.Context(), Deployment{Image: p.repository + ":1.2.0"})
+	p.refused(err, fault.HalfWay, "take back 1.2.0")
+	p.target.Fail = func(string) error { return nil }
+	p.gone()
+	out, err := p.run().Rollback(t.Context(), Rollback{Reason: "1.2.0 is bad"})
+	if err != nil || out.Release.Version != "1.1.0" || p.serving() != "1.1.0" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	p.back()
+	p.must(p.deploy("1.3.0"))
+	p.quarantined()
+	p.agrees("1.3.0")
+}
+
+// Somebody died between making and starting the old release: what fires starts it.
+func TestAWayBackThatWasNeverStarted(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0")
+	p.must(p.deploy("1.1.0"))
+	p.fails("1.1.0")
+	made := p.image("1.0.0").Digest
+	p.target.SetPhase(made, plan.Starting, "it was not started yet")
+	p.target.After = func(op string) {
+		if op == "stage" {
+			p.target.SetPhase(made, plan.Ready, "")
+		}
+	}
+	v, err := p.verify()
+	p.must(errors.Join(err, v.BackErr))
+	p.target.After = func(string) {}
+	p.agrees("1.0.0")
+}
+
+// A rollback without the registry overtakes a deploy that is at work: what it decided stands, freeze and all.
+func TestALivingDeployIsOvertaken(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0", "1.1.0")
+	p.image("1.2.0")
+	p.target.After = func(op string) {
+		if op != "shift" {
+			return
+		}
+		p.target.After = func(string) {}
+		p.gone()
+		out, err := p.run().Rollback(context.Background(), Rollback{Reason: "it is bad"})
+		p.must(err)
+		if out.Left.Version != "1.2.0" {
+			t.Errorf("%+v", out)
+		}
+		p.back()
+	}
+	p.refused(p.deploy("1.2.0"), fault.Refused, "a newer run has taken over")
+	s := p.agrees("1.1.0")
+	p.quarantined("1.2.0")
+	if s.FreezeBy(ledger.ByRollback) == nil {
+		t.Error("the freeze is lost")
+	}
+}
+
+// With a registry that can only be read, the decision is that of the ledger: also a release by its name that is cold.
+func TestByNameWithAReadOnlyRegistry(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0", "1.1.0", "1.2.0")
+	p.book.SetFail(func(op string) error {
+		if op == "commit" {
+			return errGone
+		}
+		return nil
+	})
+	out, err := p.run().Rollback(t.Context(), Rollback{To: "1.0.0", Reason: "slow"})
+	if err != nil || out.Release.Version != "1.0.0" || p.serving() != "1.0.0" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	p.gone()
+	for _, to := range []string{"", "1.0.0"} {
+		if again, err := p.run().Rollback(t.Context(), Rollback{To: to, Reason: "slow"}); err != nil || !again.Already {
+			t.Fatalf("to %q: %+v, %v", to, again, err)
+		}
+	}
+	p.back()
+	_, err = p.verify()
+	p.must(err)
+	p.agrees("1.0.0")
+	p.quarantined("1.2.0")
+}
+
+// Who did it, and why, survive it that somebody else writes it down.
+func TestTheNextRunWritesWhoAndWhy(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0")
+	p.must(p.deploy("1.1.0"))
+	p.answers("1.1.0", func(context.Context) bool { p.gone(); return false })
+	_, err := p.verify()
+	p.must(err)
+	p.back()
+	bob := p.run()
+	bob.author.Actor = "bob"
+	_, err = bob.Deploy(t.Context(), Deployment{Image: p.repository + ":1.0.0"})
+	p.refused(err, fault.Refused, "by ada")
+	s := p.newest()
+	if q := s.State.Quarantined[0]; q.Author.Actor != "ada" || !strings.HasPrefix(q.Reason, "verdict fail") || s.Author.Actor != "ada" || !strings.HasPrefix(s.Reason, "verdict fail") {
+		t.Errorf("%+v; %s: %s", q, s.Author, s.Reason)
+	}
+}
+
+// A fail verdict is a fail verdict, whether it can be written or not.
+func TestAFailThatCannotBeWritten(t *testing.T) {
+	p := newPlace(t)
+	p.must(p.deploy("1.0.0"))
+	p.answers("1.0.0", func(context.Context) bool { p.gone(); return false })
+	v, err := p.verify()
+	p.must(err)
+	if v.Evidence.Verdict != verdict.Fail || !errors.Is(v.Unwritten, errGone) || v.BackErr == nil {
+		t.Errorf("%s, unwritten %v, %v", v.Evidence.Verdict, v.Unwritten, v.BackErr)
+	}
+}
+
+// Nothing to do is said only of what serves.
+func TestAlreadyBackIsTrue(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0", "1.1.0")
+	_, err := p.run().Rollback(t.Context(), Rollback{Reason: "slow"})
+	p.must(err)
+	p.target.Remove(p.image("1.0.0").Digest)
+	p.target.Lose(p.image("1.0.0").Digest)
+	_, err = p.run().Rollback(t.Context(), Rollback{Reason: "it is gone"})
+	p.refused(err, fault.HalfWay, "but it does not serve")
+}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/bits"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -50,25 +52,27 @@ func (j job) String() string { return [...]string{"deploy", "verify", "rollback"
 type plant uint32
 
 const (
-	sameNumberIsEnough plant = 1 << iota // a claim does not compare holders
-	noteAfterShift                       // the note is written after the shift
-	claimsRemoveNotes                    // a higher claim removes the notes of lower ones
-	noSecondLoop                         // a run ends without looking again
-	weightsDecide                        // a deploy whose release serves everywhere is finished
-	healersTakeSubs                      // who follows takes the next sub, for itself
-	noLookAfterShift                     // nobody looks at the record after a shift
-	noGuard                              // events are written on an older look
-	nextNumberBare                       // without the registry: the next seq instead of the next sub
-	condemnWhatIsLive                    // a rollback condemns what is live when it is written
-	noFirstLook                          // a rollback does not remember what was live when the person looked
-	fenceNotRaised                       // what serves the right release is not claimed by who follows
-	armBlindly                           // verify arms without looking at who serves and at notes
-	undoAfterDone                        // a deploy undoes after it has claimed done
-	continueOldNote                      // a bare rollback that continues another leaves no note of its own
-	othersTookItBack                     // only what the rollback's own healing took back counts as its rollback
-	condemnUnserved                      // a bare rollback condemns what does not serve everywhere
-	passedByItsEvent                     // a pass counts from its event on, not from its verify's
-	adoptTwice                           // the ids of notes are not compared
+	noteAfterShift       plant = 1 << iota // the note is written after the shift
+	claimsRemoveNotes                      // a higher claim removes the notes of lower ones
+	noSecondLoop                           // a run ends without looking again
+	weightsDecide                          // a deploy whose release serves everywhere is finished
+	healersTakeSubs                        // who follows takes the next sub, for itself
+	noLookAfterShift                       // nobody looks at the record after a shift
+	noGuard                                // events are written on an older look
+	nextNumberBare                         // without the registry: the next seq instead of the next sub
+	condemnWhatIsLive                      // a rollback condemns what is live when it is written
+	noFirstLook                            // a rollback does not remember what was live when the person looked
+	fenceNotRaised                         // what serves the right release is not claimed by who follows
+	armBlindly                             // verify arms without looking at who serves and at notes
+	undoAfterDone                          // a deploy undoes after it has claimed done
+	continueOldNote                        // a bare rollback that continues another leaves no note of its own
+	othersTookItBack                       // only what the rollback's own healing took back counts as its rollback
+	condemnUnserved                        // a bare rollback condemns what does not serve everywhere
+	backToItself                           // what is live, deployed once more, is its own way back
+	forgetFirstLook                        // a rollback that loses the registry goes by the record alone
+	passedByItsEvent                       // a pass counts from its event on, not from its verify's
+	anyOtherEntryIsNewer                   // a note is history only as soon as what it left has another entry
+	adoptTwice                             // the ids of notes are not compared
 )
 
 // pc is where a run is.
@@ -209,6 +213,7 @@ type run struct {
 	alone      bool // all others had ended when its last look began
 	tookBack   bool
 	undone     bool // a deploy that claimed to undo
+	partly     bool // it was fenced on one of the targets
 }
 
 type state struct {
@@ -220,6 +225,8 @@ type state struct {
 	outages  uint8
 	doubts   uint8
 	rest     uint16 // the newest event at which a run found nothing to do
+	last     uint8  // the run whose step it was, + 1; only when switches are bounded
+	switches uint8
 }
 
 // claim and note are plan.Claim and plan.Note in small.
@@ -288,9 +295,10 @@ type cure struct {
 // limits bound a search.
 type limits struct {
 	kills, outages, doubts uint8
-	inTurn                 bool // a run changes one target after the other, also on the way back
-	cold                   bool // the way back is not warm
-	states                 int  // it fails when there are more
+	switches               uint8 // from a run that could have gone on to another one; 0 is any number
+	inTurn                 bool  // a run changes one target after the other, also on the way back
+	cold                   bool  // the way back is not warm
+	states                 int   // it fails when there are more
 }
 
 type model struct {
@@ -500,6 +508,9 @@ func (m *model) transition(c change) (Event, error) {
 		if m.off(condemnWhatIsLive) && newest.State.Live != nil {
 			n.Left, n.LeftEntry = newest.State.Live.Release, newest.State.Live.ID
 		}
+		if live := newest.State.Live; m.off(anyOtherEntryIsNewer) && live.Release.Digest == n.Left.Digest && live.ID != n.LeftEntry {
+			n.Left, n.LeftEntry, n.Condemn = release.Release{}, "", false
+		}
 		return AdoptNote(newest, n, modelStamp)
 	}
 	var key Key
@@ -543,24 +554,30 @@ func (m *model) steps(s state) {
 
 func (m *model) step(s state, i int) {
 	r := s.runs[i]
-	holds := m.holds(&s, i)
-	if s.kills < m.limits.kills && (holds || r.claim != 0) {
+	if s.kills < m.limits.kills && (m.holds(&s, i) || r.claim != 0) { // who dies with nothing in hand is not missed
 		dead := s
 		dead.kills++
 		m.end(&dead, i, exitKilled)
-		m.next = append(m.next, dead)
+		m.push(dead)
+	}
+	if m.limits.switches > 0 && s.last != uint8(i)+1 {
+		if s.last != 0 && s.runs[s.last-1].exit == running {
+			if s.switches == m.limits.switches {
+				return
+			}
+			s.switches++
+		}
+		s.last = uint8(i) + 1
 	}
 	if !r.down && s.outages < m.limits.outages && asksLedger(r.at) {
 		lost := s
 		lost.outages++
 		lost.runs[i].down = true
-		m.next = append(m.next, lost)
-		if r.at == personStart { // the answer is lost: the event may be there
-			if m.startRollback(&lost, i) {
-				lost.runs[i].started = 0
-				lost.runs[i].at = personSame0
-				m.next = append(m.next, lost)
-			}
+		m.push(lost)
+		if r.at == personStart && m.startRollback(&lost, i) { // the answer is lost: the event is there
+			lost.runs[i].started = 0
+			lost.runs[i].at = personSame0
+			m.push(lost)
 		}
 	}
 	m.act(s, i)
@@ -654,13 +671,13 @@ func (m *model) see(s *state, i, t int) { s.runs[i].saw[t] = m.sites.id(s.sites[
 func (m *model) mayClaim(t *site, id uint16) bool {
 	c, old := m.claims.all[id], m.claims.all[t.claim]
 	order := cmp.Or(cmp.Compare(c.seq, old.seq), cmp.Compare(c.sub, old.sub))
-	return order > 0 || order == 0 && (c.holder == old.holder || m.off(sameNumberIsEnough))
+	return order > 0 || order == 0 && c.holder == old.holder
 }
 
 // owns says whether a claim is the one on the target, as far as a change of it compares them.
 func (m *model) owns(t *site, id uint16) bool {
 	c, old := m.claims.all[id], m.claims.all[t.claim]
-	return c.seq == old.seq && c.sub == old.sub && (c.holder == old.holder || m.off(sameNumberIsEnough))
+	return c.seq == old.seq && c.sub == old.sub && c.holder == old.holder
 }
 
 // take makes the claim, with the note, and says whether it may.
@@ -1001,10 +1018,13 @@ func (m *model) change(seen uint32, c cure) change {
 	return out
 }
 
+// highest is the highest record of both targets. Of two with one number, from runs that each reached one target, the
+// rollback counts.
 func (m *model) highest(saw [2]uint32) claim {
 	high := m.claims.all[m.sites.all[saw[0]].claim]
 	other := m.claims.all[m.sites.all[saw[1]].claim]
-	if cmp.Or(cmp.Compare(other.seq, high.seq), cmp.Compare(other.sub, high.sub)) > 0 {
+	order := cmp.Or(cmp.Compare(other.seq, high.seq), cmp.Compare(other.sub, high.sub))
+	if order > 0 || order == 0 && other.aim == plan.Fire {
 		return other
 	}
 	return high
@@ -1038,7 +1058,7 @@ func (m *model) chooses(s *state, i int) {
 	r := &s.runs[i]
 	snapshot := &m.event(r.seen).State
 	live := snapshot.Live
-	took := r.unfinished != 0 && m.entry(live.ID) != r.unfinished && !live.Restored
+	took := r.unfinished != 0 && number(live.Release) != releaseC && !live.Restored
 	if m.off(othersTookItBack) {
 		took = took && r.tookBack
 	}
@@ -1072,6 +1092,9 @@ func (m *model) doing(s *state, i int, aim plan.Aim) claim {
 	e := m.event(s.runs[i].started)
 	in := e.State.Intent
 	c := claim{seq: uint16(in.Seq), holder: uint8(i) + 1, aim: aim, wanted: number(in.To), entry: m.entry(in.Entry()), back: number(in.From.Release)}
+	if c.back == c.wanted && !m.off(backToItself) { // what is live is deployed once more
+		c.back = wayBack(e.State)
+	}
 	switch aim {
 	case plan.Done:
 		c.sub = 1
@@ -1241,11 +1264,14 @@ func (m *model) verify(s state, i int) {
 				m.finish(s, i, exitHalfWay) // refused everywhere
 				return
 			}
+			r.partly = r.carry != [2]pos{changed, changed}
 			r.at, r.claim, r.carry, r.wish = verifyWrite, 0, [2]pos{}, [2]uint16{}
 		})
 	case verifyWrite:
 		r.left, r.condemns = m.entry(in.From.ID), true
-		if r.down {
+		if r.down && r.partly {
+			m.end(&s, i, exitHalfWay)
+		} else if r.down {
 			m.end(&s, i, exitBack)
 		} else {
 			m.commit(&s, change{kind: RollbackFinished, key: r.started, note: r.note})
@@ -1351,10 +1377,13 @@ func (m *model) person(s state, i int) {
 				m.finish(s, i, exitRefused)
 				return
 			}
+			r.partly = r.carry != [2]pos{changed, changed}
 			r.at, r.claim, r.carry, r.wish = personWrite, 0, [2]pos{}, [2]uint16{}
 		})
 	case personWrite:
 		switch {
+		case r.down && r.partly:
+			m.end(&s, i, exitHalfWay)
 		case r.down:
 			m.end(&s, i, exitBack)
 		case !m.commit(&s, change{kind: RollbackFinished, key: r.started, note: r.note}):
@@ -1384,7 +1413,7 @@ func (m *model) person(s state, i int) {
 		m.push(s)
 	case bareFire:
 		m.carry(s, i, func(s *state, r *run) {
-			if r.carry == [2]pos{fenced, fenced} {
+			if r.carry != [2]pos{changed, changed} {
 				m.end(s, i, exitHalfWay)
 				return
 			}
@@ -1408,7 +1437,22 @@ func (m *model) bare(s *state, i int) {
 	serves := func(release uint8) bool { return a.serves == release && b.serves == release }
 	high := m.highest(r.saw)
 	n := note{left: high.wanted, leftEntry: high.entry, to: high.back, condemn: true}
+	gone, untouched := false, false
+	if r.unfinished != 0 && high.entry != r.unfinished && high.wanted != releaseC && !m.off(forgetFirstLook) {
+		begun, _ := strconv.Atoi(m.entries.all[r.unfinished])
+		gone, untouched = int(high.seq) >= begun, int(high.seq) < begun
+	}
 	switch {
+	case untouched: // by the deploy that the person saw: there is nothing to go back from
+		m.end(s, i, exitRefused)
+		return
+	case gone && serves(high.wanted): // the deploy that the person saw has gone back: that was it
+		r.left = r.unfinished
+		m.end(s, i, exitOK)
+		return
+	case r.first != 0 && r.unfinished == 0 && high.entry != r.first && !high.restored && !m.off(forgetFirstLook):
+		m.end(s, i, exitRefused) // it is not what the person saw
+		return
 	case high.restored || high.aim == plan.Fire:
 		if serves(high.wanted) {
 			m.end(s, i, exitOK)
@@ -1438,7 +1482,7 @@ func (m *model) bare(s *state, i int) {
 	default:
 		n.condemn = serves(high.wanted) || m.off(condemnUnserved)
 	}
-	if serves(high.wanted) {
+	if serves(high.wanted) && (r.first == 0 || r.unfinished != 0 && high.wanted == releaseC) {
 		s.culprits |= 1 << high.wanted
 	}
 	if n.to == noRelease {
@@ -1732,17 +1776,94 @@ func crews(n int) [][]job {
 	return out
 }
 
+// The whole search takes a few minutes and 5 GB: BACKSTEP_MODEL=long go test -timeout 1h -run TestProtocol ./internal/ledger
 func TestProtocol(t *testing.T) {
-	for n := 1; n <= 2; n++ {
-		for _, jobs := range crews(n) {
-			for _, l := range []limits{{kills: 1, outages: 1, doubts: 1, states: 8e6}} {
-				begin := time.Now()
-				f := newModel(jobs, 0, l).search()
-				t.Logf("%v: %d states, %.1f s %v", jobs, f.states, time.Since(begin).Seconds(), f.whole)
+	type search struct {
+		runs int
+		limits
+	}
+	var searches []search
+	switch {
+	case os.Getenv("BACKSTEP_MODEL") == "long":
+		searches = []search{
+			{1, limits{kills: 1, outages: 1}},
+			{2, limits{kills: 1, outages: 1, doubts: 1}},
+			{2, limits{kills: 2, outages: 1, doubts: 1, switches: 4}},
+			{2, limits{kills: 1, outages: 1, doubts: 1, switches: 4, cold: true}},
+			{3, limits{kills: 1, outages: 1, doubts: 1, switches: 2, inTurn: true}},
+			{3, limits{kills: 2, doubts: 1, switches: 2, inTurn: true}},
+		}
+	case testing.Short():
+		searches = []search{
+			{1, limits{kills: 1, outages: 1}},
+			{2, limits{kills: 1, outages: 1, doubts: 1, switches: 2, inTurn: true}},
+		}
+	default:
+		searches = []search{
+			{1, limits{kills: 1, outages: 1}},
+			{2, limits{kills: 1}},
+			{2, limits{kills: 1, outages: 1, doubts: 1, switches: 3, inTurn: true}},
+			{2, limits{kills: 2, outages: 1, doubts: 1, switches: 2, inTurn: true, cold: true}},
+			{3, limits{kills: 1, switches: 1, inTurn: true}},
+		}
+	}
+	for _, one := range searches {
+		t.Run(fmt.Sprintf("%d runs %+v", one.runs, one.limits), func(t *testing.T) {
+			t.Parallel()
+			states, begin := 0, time.Now()
+			for _, jobs := range crews(one.runs) {
+				f := newModel(jobs, 0, one.limits).search()
+				states += f.states
 				if f.broken != "" {
 					t.Errorf("%v: %s\n%s", jobs, f.broken, strings.Join(f.trace, "\n"))
 				}
 			}
-		}
+			t.Logf("%d states in %.1f s", states, time.Since(begin).Seconds())
+		})
+	}
+}
+
+// Each rule is needed: without it the search finds what goes wrong. With -v it prints the way there.
+func TestProtocolFindsWhatIsMissing(t *testing.T) {
+	few := func(kills, outages, doubts uint8) limits {
+		return limits{kills: kills, outages: outages, doubts: doubts, switches: 2, inTurn: true}
+	}
+	for _, missing := range []struct {
+		name   string
+		rule   plant
+		jobs   []job
+		limits limits
+		broken string
+	}{
+		{"the note is written with the claim", noteAfterShift, []job{rollBackBare}, few(1, 0, 0), "healing is fenced on target 0"},
+		{"a claim removes no note", claimsRemoveNotes, []job{deployC, rollBackBare}, few(0, 0, 0), "the rollback of run 1 is 0 times in the history"},
+		{"a run looks again before it ends", noSecondLoop, []job{deployC, rollBackBare}, few(0, 0, 0), "run 0 ends well and alone, and target 0 serves B while C is live"},
+		{"weights decide nothing", weightsDecide, []job{deployC}, few(1, 0, 0), "run 0 undid its deploy, and the history says that it finished"},
+		{"who follows shares one number", healersTakeSubs, []job{verifyLive, rollBack}, few(0, 0, 0), "run 0 follows, and is fenced on target 0"},
+		{"a run looks after its shift", noLookAfterShift, []job{deployC, rollBackBare}, few(0, 0, 0), "all runs ended by themselves, and target 0 serves A while its record wants C"},
+		{"an event follows the one that was looked at", noGuard, []job{deployC, rollBack}, few(0, 0, 0), "C is condemned, and nobody found it bad"},
+		{"without the registry only the sub rises", nextNumberBare, []job{rollBackBare}, few(0, 0, 0), "a person is needed: a target is ahead of event 10"},
+		{"a rollback condemns what it left", condemnWhatIsLive, []job{deployC, rollBackBare}, few(0, 0, 0), "run 1 ended with exit 5, and what it left, entry 11, is not in quarantine"},
+		{"a person's first look counts", noFirstLook, []job{deployC, rollBack}, few(0, 0, 0), "C is condemned, and nobody found it bad"},
+		{"also when the registry is lost", forgetFirstLook, []job{deployC, rollBack}, few(1, 1, 0), "B is condemned, and nobody found it bad"},
+		{"following raises the fence", fenceNotRaised, []job{deployC, rollBackBare}, few(0, 0, 0), "run 1 moves target 0 under event 11, and at event 12 there was nothing left to do"},
+		{"verify looks when it has armed", armBlindly, []job{verifyLive, rollBackBare}, few(0, 0, 0), "run 1 ended with exit 5, and what it left, entry 9, is live again without an event"},
+		{"done is never undone", undoAfterDone, []job{deployC}, few(1, 0, 0), "run 0 undid its deploy, and the history says that it finished"},
+		{"each rollback has a note of its own", continueOldNote, []job{verifyLive, rollBackBare}, few(1, 0, 0), "healing is fenced on target 0"},
+		{"others may have taken it back", othersTookItBack, []job{deployC, deployC, rollBack}, few(1, 0, 0), "B is condemned, and nobody found it bad"},
+		{"only what serves everywhere is condemned", condemnUnserved, []job{deployC, rollBackBare}, few(0, 0, 0), "C is condemned, and nobody found it bad"},
+		{"nothing is its own way back", backToItself, []job{deployC, deployC, rollBackBare}, few(0, 0, 0), "run 2 ended with exit 5, and what it left, entry 13, is not in quarantine"},
+		{"a pass counts from its verify", passedByItsEvent, []job{verifyLive, rollBackBare}, few(0, 0, 0), "run 1 ended with exit 5, and what it left, entry 9, is live again without an event"},
+		{"a restored entry is no new one", anyOtherEntryIsNewer, []job{deployC, rollBackBare, rollBackBare}, few(1, 1, 0), "is not in quarantine"},
+		{"a note is adopted once", adoptTwice, []job{rollBackBare}, few(0, 0, 0), "healing does not end"},
+	} {
+		t.Run(missing.name, func(t *testing.T) {
+			t.Parallel()
+			f := newModel(missing.jobs, missing.rule, missing.limits).search()
+			if f.broken == "" || !strings.Contains(f.broken, missing.broken) {
+				t.Fatalf("%v, %d states: found %q, want %q", missing.jobs, f.states, f.broken, missing.broken)
+			}
+			t.Logf("%d states: %s\n%s", f.states, f.broken, strings.Join(f.trace, "\n"))
+		})
 	}
 }

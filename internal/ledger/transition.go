@@ -87,14 +87,14 @@ func FinishRollback(newest Event, key Key, stamp Stamp, note *plan.Note) (Event,
 		return Event{}, err
 	}
 	if note == nil {
-		note = &plan.Note{To: in.To, Condemn: in.Condemn, Freeze: in.Condemn, Why: in.Reason, ID: in.Entry()}
+		note = &plan.Note{To: in.To, Condemn: in.Condemn, Freeze: in.Condemn, Why: in.Reason, ID: in.Entry(), Author: in.Author, At: stamp.At}
 		if in.From != nil {
 			note.Left = in.From.Release
 		}
 	} else {
 		e.adopt(note)
 	}
-	e.Reason, e.Evidence = cmp.Or(in.Reason, note.Why), note.Evidence
+	e.Author, e.Reason, e.Evidence = note.Author, cmp.Or(note.Why, in.Reason), note.Evidence
 	e.goneBack(*note, stamp)
 	return e, nil
 }
@@ -116,12 +116,20 @@ func (e *Event) goneBack(note plan.Note, stamp Stamp) {
 func (e *Event) sentence(note plan.Note, stamp Stamp) {
 	if note.Condemn && e.State.QuarantineOf(note.Left.Digest) == nil {
 		e.State.Quarantined = append(e.State.Quarantined,
-			Quarantine{Release: note.Left, Author: stamp.Author, At: stamp.At, Reason: note.Why})
+			Quarantine{Release: note.Left, Author: note.Author, At: when(note, stamp), Reason: note.Why})
 		e.State.LastGood = lastGood(e.State)
 	}
 	if note.Freeze {
-		e.freeze(Freeze{Cause: ByRollback, Author: stamp.Author, At: stamp.At, Reason: note.Why})
+		e.freeze(Freeze{Cause: ByRollback, Author: note.Author, At: when(note, stamp), Reason: note.Why})
 	}
+}
+
+// when is the time of a rollback that somebody else may write down later.
+func when(note plan.Note, stamp Stamp) time.Time {
+	if note.At.IsZero() {
+		return stamp.At
+	}
+	return note.At
 }
 
 // FailRollback is FinishRollback for a release that has the traffic again and fails as well: a person is needed.
@@ -145,8 +153,8 @@ func (e *Event) adopt(note *plan.Note) {
 }
 
 // AdoptNote makes a rollback that happened without the ledger, and outside of any intent, part of the history. When what
-// it left is still live, where it went is live now. When that release has passed since, or was deployed once more, nothing
-// but the history changes; else it is quarantined at least.
+// it left is still live, or live again only because another rollback went there, where it went is live now. When that release
+// has passed since, or was deployed once more, nothing but the history changes; else it is quarantined at least.
 func AdoptNote(newest Event, note plan.Note, stamp Stamp) (Event, error) {
 	if newest.State.Intent != nil {
 		return Event{}, fault.Errorf(fault.Refused, "adopt a rollback of %s: %w", note.Left, ErrTakenOver)
@@ -158,12 +166,15 @@ func AdoptNote(newest Event, note plan.Note, stamp Stamp) (Event, error) {
 	e.Reason, e.Evidence, e.Release = note.Why, note.Evidence, &note.To
 	e.adopt(&note)
 	live := newest.State.Live
+	same := live != nil && live.Release.Digest == note.Left.Digest
 	switch {
-	case live != nil && live.Release.Digest == note.Left.Digest && (live.ID != note.LeftEntry || live.Passed > note.Number.Seq):
-	case live != nil && live.ID == note.LeftEntry:
+	case same && live.Passed > note.Number.Seq:
+	case same && live.ID != note.LeftEntry && !live.Restored && live.Seq > note.Number.Seq: // deployed once more
+	case same:
 		e.goneBack(note, stamp)
 	default:
-		e.sentence(plan.Note{Left: note.Left, Condemn: note.Condemn, Why: note.Why}, stamp)
+		note.Freeze = false
+		e.sentence(note, stamp)
 	}
 	return e, nil
 }
@@ -254,6 +265,9 @@ func (e *Event) freeze(f Freeze) {
 
 // SetFreeze makes the environment refuse deploys, until a time when that is not nil.
 func SetFreeze(newest Event, reason string, until *time.Time, stamp Stamp) (Event, error) {
+	if until != nil && !until.After(stamp.At) {
+		return Event{}, fault.Inputf("a freeze until %s would be over already", until.UTC().Format(time.RFC3339))
+	}
 	e := newest.next(Frozen, stamp)
 	e.Reason = reason
 	e.freeze(Freeze{Cause: ByPerson, Author: stamp.Author, At: stamp.At, Until: until, Reason: reason})

@@ -142,7 +142,7 @@ func For(current State, wanted Wanted) Plan {
 		p = append(p, Operation{Do: Retire, Release: there.Release})
 		there = nil
 	}
-	if there == nil {
+	if there == nil || there.Phase == Starting { // who made it may have died before starting it
 		p = append(p, Operation{Do: Stage, Release: wanted.Release})
 	}
 	if wanted.Strategy != Recreate && (there == nil || there.Phase != Ready) {

@@ -41,7 +41,7 @@ func TestFor(t *testing.T) {
 		{"canary", []Instance{on("a", 100, Ready)}, Canary, []int{10, 50}, nil, "stage b, await b, shift b10, watch b, shift b50, watch b, shift b100"},
 		{"canary goes on where it was", []Instance{on("a", 90, Ready), on("b", 10, Ready)}, Canary, []int{10, 50}, nil, "shift b50, watch b, shift b100"},
 		{"warm", []Instance{on("a", 100, Ready), on("b", 0, Ready)}, BlueGreen, nil, nil, "shift b100"},
-		{"still starting", []Instance{on("a", 100, Ready), on("b", 0, Starting)}, BlueGreen, nil, nil, "await b, shift b100"},
+		{"still starting", []Instance{on("a", 100, Ready), on("b", 0, Starting)}, BlueGreen, nil, nil, "stage b, await b, shift b100"},
 		{"a failed one is started anew", []Instance{on("a", 100, Ready), on("b", 0, Failed)}, BlueGreen, nil, nil, "retire b, stage b, await b, shift b100"},
 		{"what nobody needs goes first", []Instance{on("a", 100, Ready), on("c", 0, Ready)}, BlueGreen, nil, nil, "retire c, stage b, await b, shift b100"},
 		{"what is to be kept stays", []Instance{on("a", 100, Ready), on("c", 0, Ready)}, BlueGreen, nil, []release.Digest{rel("c").Digest}, "stage b, await b, shift b100"},

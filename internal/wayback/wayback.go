@@ -47,7 +47,6 @@ type Pending struct {
 
 // Turned is how a turn ended.
 type Turned struct {
-	Claimed int       // sites on which the claim stands: what it says will be done, by this run or a later one
 	Served  int       // sites on which the release has all the traffic
 	At      time.Time // when the last of them had it
 	Pending []Pending
@@ -71,12 +70,9 @@ func (t Turn) Carry(ctx context.Context, sites []Site) Turned {
 	)
 	for _, s := range sites {
 		all.Go(func() {
-			claimed, at, err := t.on(ctx, s)
+			at, err := t.on(ctx, s)
 			mu.Lock()
 			defer mu.Unlock()
-			if claimed {
-				out.Claimed++
-			}
 			if err != nil {
 				out.Pending = append(out.Pending, Pending{s.Name, err})
 				return
@@ -92,22 +88,22 @@ func (t Turn) Carry(ctx context.Context, sites []Site) Turned {
 }
 
 // on carries the turn out on one site: claim, start when cold, shift, and look whether the claim still stands.
-func (t Turn) on(ctx context.Context, s Site) (claimed bool, at time.Time, err error) {
+func (t Turn) on(ctx context.Context, s Site) (at time.Time, err error) {
 	t.point("before claim " + string(t.Claim.Aim))
 	err = t.persist(ctx, func() error { return s.Target.Claim(ctx, t.Claim, t.Note) })
 	if err != nil {
-		return false, at, err
+		return at, err
 	}
 	t.point("claimed " + string(t.Claim.Aim))
 	if err := t.persist(ctx, func() error { return t.serve(ctx, s, t.Claim.Token, t.Claim.Wanted) }); err != nil {
 		if errors.Is(err, target.ErrFenced) {
 			err = errors.Join(err, t.yield(ctx, s))
 		}
-		return true, at, err
+		return at, err
 	}
 	at = time.Now()
 	t.point("shifted " + string(t.Claim.Aim))
-	return true, at, t.yield(ctx, s)
+	return at, t.yield(ctx, s)
 }
 
 func (t Turn) point(name string) {
@@ -143,11 +139,12 @@ func (t Turn) serve(ctx context.Context, s Site, by plan.Token, r release.Releas
 		return err
 	}
 	if in == nil || in.Phase != plan.Ready {
-		if in == nil || in.Phase == plan.Failed {
-			t.Log.Info("it is not ready: it is started first", "release", r.Digest.Short(), "version", r.Version)
-			if err := s.Target.Stage(ctx, by, r); err != nil {
-				return err
-			}
+		// Also when it is starting: somebody may have died between making and starting it.
+		t.Log.Info("it is not ready: it is started first", "release", r.Digest.Short(), "version", r.Version)
+		staging, cancel := context.WithTimeout(ctx, stageTimeout)
+		defer cancel()
+		if err := s.Target.Stage(staging, by, r); err != nil {
+			return err
 		}
 		if err := Await(ctx, s.Target, r, t.Ready); err != nil {
 			return err
@@ -178,6 +175,9 @@ func (t Turn) yield(ctx context.Context, s Site) error {
 	}
 	return fenced
 }
+
+// stageTimeout bounds the start of a release that is cold, with the pull of its image.
+const stageTimeout = 15 * time.Minute
 
 // lastLines is how many lines of a release that does not become ready are shown.
 const lastLines = 10

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/release"
 )
@@ -49,6 +50,9 @@ type pulse struct {
 func (l *Ledger) Beat(ctx context.Context, seq uint64) error {
 	l.pulse.mu.Lock()
 	defer l.pulse.mu.Unlock()
+	// A beat that is late says nothing any more: the next one is sent instead.
+	ctx, cancel := context.WithTimeout(registry.Once(ctx), ledger.BeatEvery)
+	defer cancel()
 	if l.pulse.fixed == 0 {
 		l.pulse.moved++
 		err := l.put(ctx, l.beat(), beatText(seq, l.pulse.moved%2))

@@ -93,7 +93,11 @@ func incident(rt *step.Runtime, x *executor.Executor, d executor.Deployed, err e
 	if fault.CodeOf(err) == fault.RolledBack && d.Previous.Digest != "" {
 		rows = append(rows, [2]string{"serves again", d.Previous.String()})
 	}
-	rt.Summary(step.Report{Title: fmt.Sprintf("Not deployed to %s", x.Name), Rows: rows, Incident: true}.Markdown())
+	title := "Not deployed to %s"
+	if fault.CodeOf(err) == fault.HalfWay {
+		title = "A deploy to %s stopped half-way"
+	}
+	rt.Summary(step.Report{Title: fmt.Sprintf(title, x.Name), Rows: rows, Incident: true}.Markdown())
 }
 
 func summary(x *executor.Executor, d executor.Deployed) string {

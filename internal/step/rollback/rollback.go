@@ -53,7 +53,11 @@ func Step(kinds config.Kinds) step.Step {
 			done, err := x.Rollback(ctx, r)
 			switch {
 			case err != nil:
-				rt.Summary(step.Report{Title: fmt.Sprintf("Not rolled back: %s", x.Name), Incident: true,
+				title := "Not rolled back: %s"
+				if done.Moved {
+					title = "Rolled back, and a person is needed: %s"
+				}
+				rt.Summary(step.Report{Title: fmt.Sprintf(title, x.Name), Incident: true,
 					Rows: [][2]string{{"to", done.Release.String()}, {"error", err.Error()}, {"hint", fault.HintOf(err)}}}.Markdown())
 				return err
 			case r.DryRun && done.Already:

@@ -2,6 +2,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,13 +90,13 @@ func Step(kinds config.Kinds) step.Step {
 				{Output: outRequests, Value: strconv.Itoa(e.Seen.Requests)},
 				{Output: outErrors, Value: strconv.Itoa(e.Seen.Errors)},
 			}
-			if policy(e.Verdict) == rollBack && v.BackErr == nil {
+			if back.Moved {
 				seconds := strconv.FormatFloat(back.Took.Seconds(), 'f', 3, 64)
 				rows = append(rows, [2]string{"serves again", back.Release.String()}, [2]string{"rollback took", seconds + " s"})
 				values = append(values, step.Value{Output: outRolled, Value: back.Release.Reference()},
 					step.Value{Output: outSeconds, Value: seconds})
 			}
-			rows = append(rows, step.Unwritten(back.Unwritten)...)
+			rows = append(rows, step.Unwritten(cmp.Or(back.Unwritten, v.Unwritten))...)
 			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows, Incident: e.Verdict != verdict.Pass,
 				Timeline: step.Timeline(back.Plan), Chart: chart(e.Ways)}.Markdown())
 			// What was kept and handed on cannot change how it ended: that comes first, and gives the exit code.
@@ -121,6 +122,8 @@ func incident(rt *step.Runtime, x *executor.Executor, v executor.Verification, e
 func ending(v executor.Verification, policy string) error {
 	e := v.Evidence
 	switch {
+	case v.BackErr != nil && v.Back.Moved:
+		return fmt.Errorf("verdict %s on %s (%s); %s has the traffic again: %w", e.Verdict, v.Release, e.Reason, v.Back.Release, v.BackErr)
 	case v.BackErr != nil:
 		return fmt.Errorf("verdict %s on %s (%s), and no way back: %w", e.Verdict, v.Release, e.Reason, v.BackErr)
 	case policy == rollBack:

@@ -1,0 +1,167 @@
+// The command crash deploys, verifies and rolls back releases at random, kills the runs that do it, starts two of them at
+// once and spoils or takes away their registry. Whenever a run has ended, and whenever nobody is at work, it checks what
+// backstep promises. It ends with exit code 1 on the first promise that is broken, and shows how it came to that.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// options are what the command line says.
+type options struct {
+	seed     uint64
+	worlds   int
+	steps    int
+	deploys  int
+	kills    int
+	during   time.Duration
+	registry string
+	verbose  bool
+}
+
+func main() {
+	var o options
+	flag.Uint64Var(&o.seed, "seed", 0, "decides what is done; 0 is another one each time")
+	flag.IntVar(&o.worlds, "worlds", 3, "how many environments there are side by side")
+	flag.IntVar(&o.steps, "steps", 0, "end after so many steps; 0 is when there were enough deploys and kills")
+	flag.IntVar(&o.deploys, "deploys", 500, "how many deploys are enough")
+	flag.IntVar(&o.kills, "kills", 150, "how many kills are enough")
+	flag.DurationVar(&o.during, "for", 4*time.Minute, "end after this time in any case")
+	flag.StringVar(&o.registry, "registry", embedded, "embedded, debian or distribution")
+	flag.BoolVar(&o.verbose, "v", false, "print every step")
+	flag.Parse()
+	if o.seed == 0 {
+		o.seed = uint64(time.Now().UnixNano() % 1e6)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := suite(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "crash:", err)
+		os.Exit(1)
+	}
+}
+
+// suite runs all worlds, and reports.
+func suite(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp("", "crash")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	program, err := buildProgram(ctx, dir)
+	if err != nil {
+		return err
+	}
+	upstream, end, err := startRegistry(ctx, o.registry, dir)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := pushShops(ctx, program, upstream); err != nil {
+		return err
+	}
+	begin := time.Now()
+	enough := &limit{until: begin.Add(o.during), steps: o.steps, deploys: o.deploys, kills: o.kills, done: map[*world][3]int{}}
+	fmt.Printf("seed %d, %d worlds, registry %s\n", o.seed, o.worlds, o.registry)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	passed := &points{known: map[string]map[string]*point{}}
+	worlds, faults := make([]*world, o.worlds), make([]error, o.worlds)
+	var all sync.WaitGroup
+	for n := range worlds {
+		w, end, err := newWorld(ctx, dir, program, upstream, o.seed, n)
+		if err != nil {
+			return err
+		}
+		defer end()
+		w.limit, w.points, w.verbose, worlds[n] = enough, passed, o.verbose, w
+		all.Go(func() {
+			if faults[n] = w.live(ctx); faults[n] != nil {
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	return report(o, worlds, faults, time.Since(begin))
+}
+
+// live does steps until it is enough, or something is wrong.
+func (w *world) live(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	for _, r := range []run{w.deploy(shops[0]), w.named("verify"), w.deploy(shops[1]), w.named("verify")} {
+		newest, err := w.past.newest(ctx)
+		if err == nil {
+			_, err = w.under(ctx, sky{}, newest, []run{r})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	asking.Go(func() { w.customers.run(ctx) })
+	for !w.limit.over() {
+		look, err := w.step(ctx)
+		if err == nil && look {
+			err = w.heal(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return w.heal(ctx)
+}
+
+// report prints what was done, and what is wrong.
+func report(o options, worlds []*world, faults []error, took time.Duration) error {
+	var sum tally
+	violations := 0
+	for n, w := range worlds {
+		w.tally.faults, w.tally.bad = w.weather.spoiled(), w.customers.longest
+		w.tally.events, w.tally.voids = len(w.past.events), w.past.voids
+		sum = sum.plus(w.tally)
+		if err := faults[n]; err != nil && !errors.Is(err, context.Canceled) {
+			violations++
+			w.explain(o, err)
+		}
+	}
+	killed, passed := worlds[0].points.covered()
+	fmt.Printf("%s\nkilled at         %d of %d points\nviolations        %d\n", sum, killed, passed, violations)
+	switch {
+	case violations > 0:
+		return fmt.Errorf("a promise is broken; seed %d", o.seed)
+	case sum.deploys == 0 || errors.Join(faults...) != nil:
+		return errors.New("interrupted")
+	}
+	fmt.Printf("%d deploys and %d kills in %s: nothing was lost, and nobody was left behind\n", sum.deploys, sum.kills, took.Round(time.Second))
+	return nil
+}
+
+// explained is how many events a report shows.
+const explained = 30
+
+// explain prints how it came to a violation.
+func (w *world) explain(o options, violation error) {
+	fmt.Printf("\nVIOLATION in %s, step %d, seed %d, registry %s: %v\n", w.env, w.tally.steps, o.seed, o.registry, violation)
+	fmt.Printf("\nthe last steps:\n%s\n", strings.Join(w.last, "\n"))
+	fmt.Println("the history, newest last; each event with its own digest and that of the one before it:")
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	text, err := w.past.text(ctx, explained)
+	if err != nil {
+		text += err.Error()
+	}
+	fmt.Println(text)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/ledger"
+	"github.com/backstep/backstep/internal/registry"
+)
+
+// heal lets one more run end what others have left behind, in calm weather, and then looks whether all that was promised is
+// true. One run has to be enough.
+func (w *world) heal(ctx context.Context) error {
+	newest, err := w.past.newest(ctx)
+	if err != nil || newest.State.Live == nil && newest.State.Intent == nil {
+		return err
+	}
+	r := w.named("verify", "--on-fail", "rollback")
+	if w.chance(0.3) {
+		r = w.deploy(w.some(false))
+	}
+	outcomes, err := w.under(ctx, sky{}, newest, []run{r})
+	if err != nil {
+		return err
+	}
+	if o := outcomes[0]; o.code == int(fault.Input) && !o.says("nothing is live") {
+		return fmt.Errorf("the run that heals fails\n  %s", o)
+	}
+	return w.look(ctx)
+}
+
+// look checks what has to be true whenever nobody is at work.
+func (w *world) look(ctx context.Context) error {
+	last, err := w.past.read(ctx)
+	if err != nil {
+		return err
+	}
+	told, err := w.status(ctx)
+	if err != nil {
+		return err
+	}
+	if told.Seq != last.Seq {
+		return fmt.Errorf("status tells of event %d, and %d is the newest", told.Seq, last.Seq)
+	}
+	return errors.Join(w.settled(), w.idle(told.State), w.served(ctx, told.State), w.complete(ctx, told.State), w.fair(told.State), w.answering())
+}
+
+// status is what backstep status tells.
+func (w *world) status(ctx context.Context) (ledger.Event, error) {
+	var e ledger.Event
+	o, err := w.start(ctx, w.named("status", "--json"))
+	if err != nil || ctx.Err() != nil {
+		return e, errors.Join(err, ctx.Err())
+	}
+	begin := strings.Index(o.said, "{")
+	if o.code != 0 || begin < 0 {
+		return e, fmt.Errorf("status: exit code %d: %s", o.code, o.said)
+	}
+	return e, json.NewDecoder(strings.NewReader(o.said[begin:])).Decode(&e)
+}
+
+// idle: nothing is under way.
+func (w *world) idle(s ledger.Snapshot) error {
+	if s.Intent != nil {
+		return fmt.Errorf("nobody is at work, and the ledger says that %s of run %s is under way", s.Intent.Kind, s.Intent.Author.Run)
+	}
+	return nil
+}
+
+// looks is how many customers are asked what they get.
+const looks = 5
+
+// served: what is live by the ledger is what customers get.
+func (w *world) served(ctx context.Context, s ledger.Snapshot) error {
+	for range looks {
+		status, serves, err := w.customers.ask(ctx)
+		switch {
+		case err != nil:
+			return err
+		case s.Live == nil && serves == "":
+			return nil
+		case s.Live == nil || serves != s.Live.Release.Digest.Short():
+			return fmt.Errorf("customers get %q, and the ledger says that %+v is live", serves, s.Live)
+		case !shopOf(s.Live.Release.Version).bad && status != http.StatusOK:
+			return fmt.Errorf("customers get %d of %s", status, s.Live.Release)
+		}
+	}
+	return nil
+}
+
+// complete: the last good release is one that some verify found good, and is whole in the registry.
+func (w *world) complete(ctx context.Context, s ledger.Snapshot) error {
+	if s.LastGood == nil {
+		return nil
+	}
+	if !w.past.passed[s.LastGood.Release.Digest] {
+		return fmt.Errorf("the last good release, %s, was never found good", s.LastGood.Release)
+	}
+	return registry.New().Complete(ctx, s.LastGood.Release)
+}
+
+// fair: nobody but a person has put a healthy release into quarantine, and no bad release is good.
+func (w *world) fair(s ledger.Snapshot) error {
+	for _, q := range s.Quarantined {
+		if !shopOf(q.Release.Version).bad && !strings.HasPrefix(q.Reason, byHand) {
+			return fmt.Errorf("%s is healthy, and in quarantine: %s", q.Release, q.Reason)
+		}
+	}
+	if good := s.LastGood; good != nil && shopOf(good.Release.Version).bad {
+		return fmt.Errorf("%s is bad, and the last good release", good.Release)
+	}
+	return nil
+}
+
+// answering: there was a release for every customer.
+func (w *world) answering() error {
+	if lost := w.customers.outage(); len(lost) > 0 {
+		return fmt.Errorf("no release answered %d customers: %s", len(lost), strings.Join(lost[:min(len(lost), 5)], "; "))
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/backstep/backstep/internal/ledger"
+)
+
+// byHand is the reason of a person's rollback: only that may quarantine a healthy release.
+const byHand = "by hand"
+
+// chance is true in one of so many cases.
+func (w *world) chance(share float64) bool { return w.random.Float64() < share }
+
+// named makes a run out of a step and its arguments.
+func (w *world) named(step string, args ...string) run {
+	w.runs++
+	return run{id: fmt.Sprintf("%s-%d", w.env, w.runs), step: step, args: args}
+}
+
+func (w *world) deploy(s shop, more ...string) run {
+	args := append([]string{"--allow-older", "--image", w.repository + ":" + s.version}, more...)
+	if w.chance(0.4) {
+		args = append(args, "--config", "canary.yml")
+	}
+	r := w.named("deploy", args...)
+	r.about = s
+	return r
+}
+
+// some is one of the shops that are bad, or good.
+func (w *world) some(bad bool) shop {
+	var all []shop
+	for _, s := range shops {
+		if s.bad == bad {
+			all = append(all, s)
+		}
+	}
+	return all[w.random.IntN(len(all))]
+}
+
+// next is what is done in a state.
+func (w *world) next(s ledger.Snapshot) run {
+	if s.Live == nil {
+		return w.deploy(w.some(false))
+	}
+	if len(s.Freezes) > 0 && w.chance(0.6) {
+		return w.named("unfreeze", "--reason", "drill")
+	}
+	if len(s.Quarantined) > 0 && (len(s.Quarantined) > 2 || w.chance(0.3)) {
+		q := s.Quarantined[w.random.IntN(len(s.Quarantined))]
+		return w.named("lift", "--reason", "drill", "--digest", string(q.Release.Digest))
+	}
+	if !s.Live.Good && w.chance(0.6) {
+		return w.verify(s)
+	}
+	good := goodOnes(s)
+	switch what := w.random.Float64(); {
+	case what < 0.06:
+		return w.deploy(w.some(w.chance(0.4)), "--take-over", "drill") // it leaves a verify alone when it is refused
+	case what < 0.62 || len(good) < 2 && what < 0.92:
+		return w.deploy(w.some(w.chance(0.4)))
+	case what < 0.78:
+		return w.verify(s)
+	case what < 0.92:
+		return w.named("rollback", "--reason", byHand)
+	case what < 0.96 && len(good) > 0:
+		to := good[w.random.IntN(len(good))]
+		return w.named("rollback", "--reason", byHand, "--to", to.Version)
+	}
+	return w.named("freeze", "--reason", "drill")
+}
+
+func (w *world) verify(s ledger.Snapshot) run {
+	r := w.named("verify", "--on-fail", "rollback")
+	if w.chance(0.1) {
+		r = w.named("verify") // it reports only
+	}
+	r.about = shopOf(s.Live.Release.Version)
+	return r
+}
+
+// longestLife is after how long a run is killed at the latest.
+const longestLife = 600 * time.Millisecond
+
+// doomed is the run with a way to die, or without. The way back is where dying does most harm: it is aimed at.
+func (w *world) doomed(r run) run {
+	aimed := 0.24
+	if r.step == "verify" && r.about.bad || r.step == "rollback" {
+		aimed = 0.5
+	}
+	switch what := w.random.Float64(); {
+	case what < aimed:
+		r.point = w.points.choose(r.scene())
+	case what < aimed+0.16:
+		r.after = time.Duration(w.random.Int64N(int64(longestLife)))
+	case what < aimed+0.2:
+		r.point = strconv.Itoa(1 + w.random.IntN(16))
+	}
+	if canBeElsewhere() && r.point == "" && w.chance(0.03) {
+		r.elsewhere = true
+	}
+	return r
+}
+
+// sky is the weather of the next step.
+func (w *world) sky() sky {
+	switch what := w.random.Float64(); {
+	case what < 0.5:
+		return sky{}
+	case what < 0.92:
+		return sky{share: 0.01 + 0.14*w.random.Float64()}
+	}
+	return sky{gone: outage(1 + w.random.IntN(int(outages)-1))}
+}
+
+// step does the next thing, or two at once, and checks what came of it. It says whether all is to be looked at now.
+func (w *world) step(ctx context.Context) (look bool, err error) {
+	newest, err := w.past.newest(ctx)
+	if err != nil {
+		return false, err
+	}
+	runs := []run{w.doomed(w.next(newest.State))}
+	if w.chance(0.16) {
+		runs = append(runs, w.doomed(w.next(newest.State)))
+		w.tally.pairs++
+	}
+	outcomes, err := w.under(ctx, w.sky(), newest, runs)
+	if err != nil {
+		return false, err
+	}
+	return len(outcomes) > 1 || w.chance(0.3), nil
+}
+
+// under carries runs out in a weather, and checks how they ended.
+func (w *world) under(ctx context.Context, s sky, newest ledger.Event, runs []run) ([]outcome, error) {
+	if s.gone == none {
+		w.weather.set(s.share, none)
+	} else {
+		w.tally.outages++
+		begin, end := time.Duration(0), time.Duration(300+w.random.IntN(2500))*time.Millisecond
+		if w.chance(0.7) {
+			begin = time.Duration(w.random.Int64N(int64(longestLife)))
+		}
+		on := time.AfterFunc(begin, func() { w.weather.set(0, s.gone) })
+		off := time.AfterFunc(begin+end, func() { w.weather.set(0, none) })
+		defer on.Stop()
+		defer off.Stop()
+	}
+	outcomes, err := w.together(ctx, runs)
+	w.weather.set(0, none)
+	if err != nil {
+		return nil, err
+	}
+	after, err := w.past.newest(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger: %w", err)
+	}
+	for _, o := range outcomes {
+		w.remember(o, s)
+		for _, m := range promised(o, len(runs) == 1) {
+			m.since = newest.Seq
+			w.promises = append(w.promises, m)
+		}
+	}
+	for _, o := range outcomes {
+		if err := answered(o, circumstances{sky: s, alone: len(runs) == 1, after: after.State}); err != nil {
+			return nil, fmt.Errorf("%w\n  %s", err, o)
+		}
+	}
+	return outcomes, nil
+}

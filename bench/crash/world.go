@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/target/process"
+)
+
+// shop is a release of the demo's shop.
+type shop struct {
+	version string
+	bad     bool // it is ready, and fails every customer
+}
+
+// shops are all releases there are.
+var shops = []shop{{"1.0.0", false}, {"1.1.0", false}, {"1.2.0", false}, {"1.3.0", false}, {"2.0.0", true}, {"2.1.0", true}}
+
+// shopOf is the release with this version.
+func shopOf(version string) shop {
+	i := slices.IndexFunc(shops, func(s shop) bool { return s.version == version })
+	if i < 0 {
+		return shop{version: version}
+	}
+	return shops[i]
+}
+
+// image is the repository of all worlds, under the host of a registry.
+const image = "/acme/shop"
+
+// world is one environment with its own target, and its own weather in front of a registry that all worlds share.
+type world struct {
+	env                      release.Environment
+	dir, program, repository string
+	random                   *rand.Rand
+	weather                  *weather
+	customers                *customers
+	past                     *past
+	limit                    *limit
+	verbose                  bool
+
+	runs     int
+	newest   uint64  // when the last step began
+	points   *points // shared by all worlds
+	promises []promise
+	last     []string // what the last steps were, and how they ended
+	tally    tally
+	owing    int // kills since the last run that came to an end
+}
+
+// configuration of a world; the strategy is added to it.
+const configuration = `service: shop
+repository: %s
+environments:
+  %s:
+    target: {kind: process, socket: %s}
+    drain: 1s
+    verify: {bake: 200ms, patience: 30s, probes: [{kind: http, rate: 500}]}
+`
+
+// newWorld makes the world numbered n below dir; what it returns besides ends it.
+func newWorld(ctx context.Context, dir, program, upstream string, seed uint64, n int) (*world, func(), error) {
+	w := &world{env: release.Environment(fmt.Sprintf("world%d", n)), dir: filepath.Join(dir, fmt.Sprint(n)), program: program,
+		random: rand.New(rand.NewPCG(seed, uint64(n)))}
+	if err := os.Mkdir(w.dir, 0o700); err != nil {
+		return nil, nil, err
+	}
+	sky, err := newWeather(upstream, rand.New(rand.NewPCG(seed, uint64(1000+n))))
+	if err != nil {
+		return nil, nil, err
+	}
+	w.weather, w.repository = sky, sky.host()+image
+	w.past = newPast(upstream+image, w.env)
+	socket := filepath.Join(dir, fmt.Sprint("s", n)) // a socket's path has to be short
+	supervisor, err := process.NewSupervisor(process.SupervisorOptions{Dir: filepath.Join(w.dir, "target"), Socket: socket,
+		Listen: "127.0.0.1:0", Ready: "/ready", Registry: registry.New(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		sky.close()
+		return nil, nil, err
+	}
+	w.customers = &customers{url: "http://" + supervisor.Address()}
+	text := fmt.Sprintf(configuration, w.repository, w.env, socket)
+	canary := strings.ReplaceAll(text, "    drain: 1s\n", "    drain: 1s\n    strategy: canary\n    weights: [20]\n")
+	err = errors.Join(os.WriteFile(filepath.Join(w.dir, "backstep.yml"), []byte(text), 0o600),
+		os.WriteFile(filepath.Join(w.dir, "canary.yml"), []byte(canary), 0o600))
+	running, stop := context.WithCancel(ctx)
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		if err := supervisor.Run(running); err != nil {
+			fmt.Fprintln(os.Stderr, "the supervisor ended:", err)
+		}
+	})
+	return w, func() {
+		stop()
+		parts.Wait()
+		sky.close()
+	}, err
+}
+
+// buildProgram builds backstep with the points at which it can be killed.
+func buildProgram(ctx context.Context, dir string) (string, error) {
+	program := filepath.Join(dir, "backstep")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "faults", "-ldflags", "-s -w", "-o", program, "github.com/backstep/backstep/cmd/backstep")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build backstep: %w: %s", err, out)
+	}
+	return program, nil
+}
+
+// pushShops pushes an image of each shop to the registry at host.
+func pushShops(ctx context.Context, program, host string) error {
+	for _, s := range shops {
+		fails := "0s"
+		if s.bad {
+			fails = "1ms"
+		}
+		args := []string{"build-image", "--repository", host + image, "--version", s.version, "--tags", s.version, "--builder", "layers",
+			"--context", filepath.Dir(program), "--files", filepath.Base(program) + ":/shop"}
+		for _, word := range []string{"/shop", "demo", "--serve", s.version, "--fails-after", fails} {
+			args = append(args, "--entrypoint", word)
+		}
+		cmd := exec.CommandContext(ctx, program, args...)
+		cmd.Dir = filepath.Dir(program)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "BACKSTEP_HOST=plain"}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("push the shop %s: %w: %s", s.version, err, out)
+		}
+	}
+	return nil
+}
