@@ -51,7 +51,6 @@ type world struct {
 	verbose                  bool
 
 	runs     int
-	newest   uint64  // when the last step began
 	points   *points // shared by all worlds
 	promises []promise
 	last     []string // what the last steps were, and how they ended
