@@ -23,7 +23,7 @@ func (w *world) named(step string, args ...string) run {
 
 func (w *world) deploy(s shop, more ...string) run {
 	args := append([]string{"--allow-older", "--image", w.repository + ":" + s.version}, more...)
-	if w.chance(0.4) {
+	if w.chance(0.35) {
 		args = append(args, "--config", "canary.yml")
 	}
 	r := w.named("deploy", args...)
@@ -54,15 +54,16 @@ func (w *world) next(s ledger.Snapshot) run {
 		q := s.Quarantined[w.random.IntN(len(s.Quarantined))]
 		return w.named("lift", "--reason", "drill", "--digest", string(q.Release.Digest))
 	}
-	if !s.Live.Good && w.chance(0.6) {
+	bad := shopOf(s.Live.Release.Version).bad
+	if bad && w.chance(0.85) || !s.Live.Good && w.chance(0.6) {
 		return w.verify(s)
 	}
 	good := goodOnes(s)
 	switch what := w.random.Float64(); {
 	case what < 0.06:
-		return w.deploy(w.some(w.chance(0.4)), "--take-over", "drill") // it leaves a verify alone when it is refused
+		return w.deploy(w.some(w.chance(0.5)), "--take-over", "drill") // it leaves a verify alone when it is refused
 	case what < 0.62 || len(good) < 2 && what < 0.92:
-		return w.deploy(w.some(w.chance(0.4)))
+		return w.deploy(w.some(w.chance(0.5)))
 	case what < 0.78:
 		return w.verify(s)
 	case what < 0.92:
@@ -132,7 +133,7 @@ func (w *world) step(ctx context.Context) (look bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return len(outcomes) > 1 || w.chance(0.3), nil
+	return len(outcomes) > 1 || w.chance(0.2), nil
 }
 
 // under carries runs out in a weather, and checks how they ended.

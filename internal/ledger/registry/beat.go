@@ -51,7 +51,7 @@ func (l *Ledger) Beat(ctx context.Context, seq uint64) error {
 	l.pulse.mu.Lock()
 	defer l.pulse.mu.Unlock()
 	// A beat that is late says nothing any more: the next one is sent instead.
-	ctx, cancel := context.WithTimeout(registry.Once(ctx), ledger.BeatEvery)
+	ctx, cancel := context.WithTimeout(ctx, ledger.BeatEvery)
 	defer cancel()
 	if l.pulse.fixed == 0 {
 		l.pulse.moved++
