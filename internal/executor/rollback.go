@@ -30,6 +30,7 @@ type Rollback struct {
 type RolledBack struct {
 	Release   release.Release // what serves now
 	Left      release.Release // what served before; zero when nothing was left
+	Condemned bool            // what was left is in quarantine
 	Why       string          // why this release was picked
 	Seq       uint64          // of the event that says so; 0 when it is not written yet
 	Plan      plan.Plan
@@ -166,7 +167,7 @@ func (x *Executor) chosen(now sight, r Rollback) (RolledBack, error) {
 	if err != nil {
 		return RolledBack{}, err
 	}
-	return RolledBack{Release: to, Left: live.Release, Why: why, Plan: plan.Back(now.fleet[0], to)}, nil
+	return RolledBack{Release: to, Left: live.Release, Condemned: true, Why: why, Plan: plan.Back(now.fleet[0], to)}, nil
 }
 
 // startRollback writes the intent. It takes the place of a verify; any other that came in between is a refusal.
@@ -389,7 +390,7 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 			return out, note, fault.Errorf(fault.Refused, "%s was found bad: %s", back, n.Why)
 		}
 	}
-	out.Release, note.To = *back, *back
+	out.Release, note.To, out.Condemned = *back, *back, note.Condemn
 	out.Plan = plan.Back(now.fleet[0], *back)
 	return out, note, nil
 }

@@ -17,7 +17,7 @@ var (
 	outRelease = input.Output{Name: "release", Help: "The image that is live now, as registry/name@sha256:…."}
 	outDigest  = input.Output{Name: "digest", Help: "Its digest."}
 	outVersion = input.Output{Name: "version", Help: "Its version; empty when the image carries none."}
-	outLeft    = input.Output{Name: "quarantined", Help: "The digest that was left and is in quarantine now."}
+	outLeft    = input.Output{Name: "quarantined", Help: "The digest that was left and is in quarantine now; empty when none is."}
 	outSeconds = input.Output{Name: "seconds", Help: "How long it took until the release had all the traffic."}
 	outSeq     = input.Output{Name: "seq", Help: "The number of the ledger's event that says so."}
 )
@@ -70,6 +70,10 @@ func Step(kinds config.Kinds) step.Step {
 				rt.Log.Info(done.Why, "env", string(x.Name))
 			}
 			seconds := strconv.FormatFloat(done.Took.Seconds(), 'f', 3, 64)
+			condemned := ""
+			if done.Condemned {
+				condemned = string(done.Left.Digest)
+			}
 			rows := [][2]string{{"serves again", done.Release.String()}, {"because", done.Why},
 				{"left", done.Left.String()}, {"reason", r.Reason}, {"took", seconds + " s"}}
 			rt.Summary(step.Report{Title: fmt.Sprintf("Rolled back %s", x.Name), Rows: append(rows, step.Unwritten(done.Unwritten)...),
@@ -78,7 +82,7 @@ func Step(kinds config.Kinds) step.Step {
 				step.Value{Output: outRelease, Value: done.Release.Reference()},
 				step.Value{Output: outDigest, Value: string(done.Release.Digest)},
 				step.Value{Output: outVersion, Value: done.Release.Version},
-				step.Value{Output: outLeft, Value: string(done.Left.Digest)},
+				step.Value{Output: outLeft, Value: condemned},
 				step.Value{Output: outSeconds, Value: seconds},
 				step.Value{Output: outSeq, Value: strconv.FormatUint(done.Seq, 10)},
 			))
