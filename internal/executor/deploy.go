@@ -41,6 +41,26 @@ type Deployed struct {
 // Deploy makes an image live. When it fails after something was changed, what moved has gone back: the
 // error's code is RolledBack, or HalfWay when it could not.
 func (x *Executor) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
+	var out Deployed
+	err := x.again(func() (err error) {
+		out, err = x.deployOnce(ctx, d)
+		return err
+	})
+	return out, err
+}
+
+// again calls run until no other run has come in between its look and its intent. A living run is refused by the look itself.
+func (x *Executor) again(run func() error) error {
+	const rounds = 5
+	for range rounds {
+		if err := run(); !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	return fault.Errorf(fault.Refused, "other runs are changing environment %s all the time", x.Name).WithHint("run it again")
+}
+
+func (x *Executor) deployOnce(ctx context.Context, d Deployment) (Deployed, error) {
 	begin := x.world.Now()
 	if err := x.deployable(d); err != nil {
 		return Deployed{}, err
@@ -149,18 +169,11 @@ func (x *Executor) planned(now sight, r release.Release) (plan.Plan, release.Rel
 	return plan.For(now.fleet[0], plan.Wanted{Release: r, Strategy: x.Config.Strategy, Weights: x.Config.Weights, Keep: keep}), previous
 }
 
-// startDeploy writes the intent. It is refused when the ledger has moved on since it was looked at.
+// startDeploy writes the intent. The error is errMoved when the ledger has moved on since it was looked at.
 func (x *Executor) startDeploy(ctx context.Context, d Deployment, now sight, r release.Release, p plan.Plan) (ledger.Event, error) {
 	return x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
 		if e.Seq != now.newest.Seq {
-			if err := x.admitBy(d, r, e.State); err != nil {
-				return ledger.Event{}, err
-			}
-			if e.State.Intent != nil {
-				return ledger.Event{}, locked(*e.State.Intent)
-			}
-			return ledger.Event{}, fault.Errorf(fault.Refused, "event %d of %s came in between", e.Seq, e.Author).
-				WithHint("run it again")
+			return ledger.Event{}, errMoved
 		}
 		return ledger.Start(e, ledger.Intent{Kind: ledger.DeployStarted, Holder: x.holder, To: r, Plan: p, Deadline: x.deadline(p),
 			Reason: strings.Trim(d.TakeOver+"; "+d.ThroughFreeze, "; ")}, x.Stamp()), nil
@@ -173,7 +186,9 @@ func (x *Executor) claimOf(started ledger.Event, aim plan.Aim) plan.Claim {
 	c := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}, Ledger: x.Owner, Aim: aim,
 		Wanted: in.To, Entry: in.Entry()}
 	if in.From != nil {
-		c.Back = &in.From.Release
+		if c.Back = &in.From.Release; in.From.Release.Digest == in.To.Digest {
+			c.Back = back(started.State)
+		}
 	}
 	switch aim {
 	case plan.Done:
@@ -209,14 +224,27 @@ func (x *Executor) carryOut(ctx context.Context, started ledger.Event, p plan.Pl
 	if err == nil {
 		err = x.run(ctx, do.Token, p)
 	}
-	if err == nil {
-		err = x.claim(context.WithoutCancel(ctx), x.claimOf(started, plan.Done))
-		point("claimed done")
+	if err != nil {
+		return x.takeBack(ctx, started, err)
 	}
-	if err == nil {
-		return nil
+	return x.done(ctx, started)
+}
+
+// done claims that all the traffic has moved. From the first such claim on the deploy is never undone, and whether one was made is
+// not known when its answer is lost: then the next run decides by what the target says.
+func (x *Executor) done(ctx context.Context, started ledger.Event) error {
+	ctx = context.WithoutCancel(ctx)
+	r := started.State.Intent.To
+	err := x.turn(plan.Claim{}, nil, x.patience).Persist(ctx, func() error { return x.claim(ctx, x.claimOf(started, plan.Done)) })
+	point("claimed done")
+	switch {
+	case errors.Is(err, target.ErrFenced):
+		return x.overtaken(ctx, fmt.Errorf("deploy %s: %w", r, err))
+	case err != nil:
+		return fault.Errorf(fault.HalfWay, "%s has the traffic, but the target does not take it down: %w", r, err).
+			WithHint("the next run finishes the deploy, or takes it back")
 	}
-	return x.takeBack(ctx, started, err)
+	return nil
 }
 
 // claim claims every target.

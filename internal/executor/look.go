@@ -131,6 +131,12 @@ func (s sight) everywhere(d release.Digest) bool {
 	return true
 }
 
+// failed says whether d has failed on a target.
+func (s sight) failed(d release.Digest) bool {
+	in := s.find(d)
+	return in != nil && in.Phase == plan.Failed
+}
+
 // serves says whether d has all the traffic of every target.
 func (s sight) serves(d release.Digest) bool {
 	for _, state := range s.fleet {
@@ -158,7 +164,7 @@ type healed struct {
 // whose run is alive is a refusal, unless spare says that it may stand.
 func (x *Executor) heal(ctx context.Context, known *ledger.Event, spare func(ledger.Intent) bool) (healed, error) {
 	var out healed
-	dead, again := ledger.Key{}, 0
+	dead, ahead := ledger.Key{}, uint64(0)
 	for range healingRounds {
 		if known == nil {
 			newest, err := x.Ledger.Newest(ctx)
@@ -187,9 +193,10 @@ func (x *Executor) heal(ctx context.Context, known *ledger.Event, spare func(led
 		case ledger.Nothing:
 			return out, nil
 		case ledger.ReadAgain:
-			if again++; again > 1 {
-				return out, ahead(now)
+			if ahead == now.newest.Seq+1 { // it was read again, and is still the newest
+				return out, lostEvents(now)
 			}
+			ahead = now.newest.Seq + 1
 			known = nil
 			continue
 		}
@@ -228,8 +235,8 @@ func (x *Executor) free(ctx context.Context, in ledger.Intent, seen uint64) (*le
 	return &newest, err
 }
 
-// ahead is the fault of a target that was changed by an event which the ledger does not have.
-func ahead(now sight) error {
+// lostEvents is the fault of a target that was changed by an event which the ledger does not have.
+func lostEvents(now sight) error {
 	var highest plan.Number
 	for _, s := range now.fleet {
 		if s.Claim.Number.Compare(highest) > 0 {

@@ -43,6 +43,15 @@ type RolledBack struct {
 // Rollback makes the last good release live again, quarantines the one it leaves and freezes the environment. When the ledger
 // does not answer, it goes on from what the targets know.
 func (x *Executor) Rollback(ctx context.Context, r Rollback) (RolledBack, error) {
+	var out RolledBack
+	err := x.again(func() (err error) {
+		out, err = x.rollbackOnce(ctx, r)
+		return err
+	})
+	return out, err
+}
+
+func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, error) {
 	begin := x.world.Now()
 	first, err := x.firstLook(ctx)
 	switch {
@@ -85,7 +94,7 @@ func (x *Executor) Rollback(ctx context.Context, r Rollback) (RolledBack, error)
 	x.log.Info("rolling back", "from", out.Left.String(), "to", out.Release.String(), "why", out.Why)
 	started, err := x.startRollback(ctx, now.sight, out, r.Reason)
 	switch {
-	case err != nil && (fault.CodeOf(err) == fault.Refused || ctx.Err() != nil):
+	case err != nil && (errors.Is(err, errMoved) || fault.CodeOf(err) == fault.Refused || ctx.Err() != nil):
 		return out, err
 	case err != nil:
 		r.decided = &out.Release
@@ -124,23 +133,15 @@ func standing(now sight, r release.Release) error {
 		WithHint("see to the target first; or go to another release: backstep rollback --to …, or deploy one")
 }
 
-// tookBack says whether ending what a dead run left behind was the rollback: what it had moved has gone back.
+// tookBack says whether the rollback was done by ending what a dead run had begun, whoever ended it: a deploy that was under way
+// when we looked first is not live, nor is its release.
 func tookBack(first sight, now healed) (RolledBack, bool) {
 	in, live := first.newest.State.Intent, now.newest.State.Live
-	if in == nil || live == nil {
+	if in == nil || live == nil || in.Kind != ledger.DeployStarted || live.Restored || live.Release.Digest == in.To.Digest {
 		return RolledBack{}, false
 	}
-	out := RolledBack{Release: live.Release, Left: in.To, Seq: now.newest.Seq, Already: true,
-		Why: fmt.Sprintf("an earlier run had died half-way, and what it had begun is taken back to %s; to leave that as well, roll back once more", live.Release)}
-	if in.Kind != ledger.DeployStarted && in.From != nil {
-		out.Left = in.From.Release
-	}
-	for _, r := range now.did {
-		if r.Do == ledger.TakeDeployBack || r.Do == ledger.EndRollback {
-			return out, true
-		}
-	}
-	return RolledBack{}, false
+	return RolledBack{Release: live.Release, Left: in.To, Seq: now.newest.Seq, Already: true,
+		Why: fmt.Sprintf("an earlier run had died half-way, and what it had begun is taken back to %s; to leave that as well, roll back once more", live.Release)}, true
 }
 
 // unchanged makes sure that what is live is what was live, or had the traffic, when we looked first.
@@ -148,6 +149,11 @@ func unchanged(first sight, now healed) error {
 	was, is := first.newest.State.Live, now.newest.State.Live
 	if is == nil || was != nil && was.Release.Digest == is.Release.Digest || first.serves(is.Release.Digest) {
 		return nil
+	}
+	for _, r := range now.did {
+		if r.Do == ledger.EndRollback || r.Do == ledger.TakeNote {
+			return nil // we have written that ourselves, of what was decided before we looked
+		}
 	}
 	return fault.Errorf(fault.Refused, "%s became live in between, by event %d", is.Release, is.Seq).
 		WithHint("look at it, and run it again: backstep status")
@@ -176,7 +182,7 @@ func (x *Executor) startRollback(ctx context.Context, now sight, out RolledBack,
 	defer cancel()
 	return x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
 		if in := e.State.Intent; in != nil && in.Kind != ledger.VerifyStarted {
-			return ledger.Event{}, locked(*in)
+			return ledger.Event{}, errMoved // whether its run lives is for heal to find out
 		}
 		if e.State.Live == nil || e.State.Live.ID != now.newest.State.Live.ID {
 			return ledger.Event{}, fault.Errorf(fault.Refused, "event %d of %s came in between", e.Seq, e.Author).
@@ -307,8 +313,8 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	if err != nil || r.DryRun || out.Already {
 		return out, err
 	}
-	if !now.everywhere(out.Release.Digest) && !x.kept(ctx, out.Release) {
-		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: it is not on the target, and the registry does not answer: %w", out.Release, silent).
+	if !now.everywhere(out.Release.Digest) && !x.reachable(ctx, out.Release) {
+		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: it is not on the target, and cannot be had from the registry: %w", out.Release, silent).
 			WithHint("name another release with --to, or see to the registry first")
 	}
 	record.Number.Sub++
@@ -331,6 +337,13 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, failing).WithHint("a person is needed: see docs/runbook.md")
 	}
 	return out, nil
+}
+
+// reachable says whether r can be started: a registry that takes no events may still give images.
+func (x *Executor) reachable(ctx context.Context, r release.Release) bool {
+	ctx, cancel := context.WithTimeout(ctx, ledgerAnswers)
+	defer cancel()
+	return x.available(ctx, r) == nil
 }
 
 // chosenByTarget is where a rollback goes, by the record on the targets, with the note that it leaves.
@@ -364,22 +377,19 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 		}
 		back = &record.Wanted
 		note = continued(now, note)
-	case record.Aim == plan.Do && !now.serves(record.Wanted.Digest):
-		note.Condemn, note.Freeze = false, false
-	case record.Aim == plan.Undo && !now.serves(record.Wanted.Digest),
-		record.Aim == plan.Follow && !now.serves(record.Wanted.Digest) && now.everywhere(record.Wanted.Digest):
+	case record.Aim == plan.Undo && !now.serves(record.Wanted.Digest):
 		// Somebody was on the way there: that is carried to its end, and nobody is found bad by it.
 		back = &record.Wanted
 		note.Condemn, note.Freeze = false, false
-		note.Left, note.LeftEntry = release.Release{}, ""
-		if record.Aim == plan.Undo {
-			note.LeftEntry = strconv.FormatUint(record.Number.Seq, 10)
-		}
+		note.Left = release.Release{}
+		note.LeftEntry = strconv.FormatUint(record.Number.Seq, 10)
 		if serving := now.fleet[0].Serving(); serving != nil {
 			note.Left = serving.Release
 		}
 		out.Left = note.Left
 		out.Why = fmt.Sprintf("an earlier run was on the way back to it (claim %s)", record.Number)
+	case !now.serves(record.Wanted.Digest) && !now.failed(record.Wanted.Digest):
+		note.Condemn, note.Freeze = false, false // nobody has seen it serve everywhere: nothing says that it is bad
 	}
 	if back == nil {
 		return out, note, fault.Errorf(fault.HalfWay, "the ledger does not answer, and the target knows no way back from %s", record.Wanted).

@@ -116,9 +116,6 @@ func (x *Executor) judged(now sight, j Judging) (*ledger.Entry, error) {
 func (x *Executor) startVerify(ctx context.Context, now sight) (ledger.Event, error) {
 	v := x.Config.Verify
 	return x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
-		if in := e.State.Intent; in != nil {
-			return ledger.Event{}, locked(*in)
-		}
 		if e.Seq != now.newest.Seq {
 			return ledger.Event{}, errUnsettled
 		}

@@ -656,19 +656,18 @@ func TestByHandOverAHalfDoneUndo(t *testing.T) {
 	p := newPlace(t)
 	p.good("1.0.0", "1.1.0")
 	p.image("1.2.0")
-	shifts, claims := 0, 0
+	p.fails("1.2.0")
+	shifts := 0
 	p.target.Fail = func(op string) error {
 		if op == "shift" {
-			shifts++
-		} else if op == "claim" {
-			claims++
-		}
-		if op == "shift" && shifts > 1 || op == "claim" && claims == 2 {
-			return target.ErrUnreachable
+			if shifts++; shifts > 1 {
+				return target.ErrUnreachable
+			}
 		}
 		return nil
 	}
 	x := p.run()
+	x.Config.Strategy, x.Config.Weights = plan.Canary, []int{50}
 	x.patience = 30 * time.Millisecond
 	_, err := x.Deploy(t.Context(), Deployment{Image: p.repository + ":1.2.0"})
 	p.refused(err, fault.HalfWay, "take back 1.2.0")

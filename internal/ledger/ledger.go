@@ -73,7 +73,7 @@ type Entry struct {
 	ID       string          `json:"id"`                 // its name: the number of the intent, or the note, that made it live
 	Seq      uint64          `json:"seq"`                // of the event that made it live
 	Good     bool            `json:"good"`               // verified and baked
-	Passed   uint64          `json:"passed,omitempty"`   // the event of its last pass
+	Passed   uint64          `json:"passed,omitempty"`   // the number of the verify that it passed last
 	Restored bool            `json:"restored,omitempty"` // it became live by a rollback
 }
 

@@ -47,7 +47,7 @@ func Recover(newest Event, fleet []plan.State) Remedy {
 		return Remedy{Do: TakeNote, Note: &fresh[0]}
 	}
 	for _, s := range fleet {
-		if s.Claim.Number.Compare(plan.Number{Seq: newest.Seq}) < 0 && newest.Seq > 0 || !newest.State.ServedBy(s) {
+		if s.Claim.Number.Compare(plan.Number{Seq: newest.Seq}) < 0 || !newest.State.ServedBy(s) {
 			return Remedy{Do: BringAlong}
 		}
 	}

@@ -90,12 +90,12 @@ func (t Turn) Carry(ctx context.Context, sites []Site) Turned {
 // on carries the turn out on one site: claim, start when cold, shift, and look whether the claim still stands.
 func (t Turn) on(ctx context.Context, s Site) (at time.Time, err error) {
 	t.point("before claim " + string(t.Claim.Aim))
-	err = t.persist(ctx, func() error { return s.Target.Claim(ctx, t.Claim, t.Note) })
+	err = t.Persist(ctx, func() error { return s.Target.Claim(ctx, t.Claim, t.Note) })
 	if err != nil {
 		return at, err
 	}
 	t.point("claimed " + string(t.Claim.Aim))
-	if err := t.persist(ctx, func() error { return t.serve(ctx, s, t.Claim.Token, t.Claim.Wanted) }); err != nil {
+	if err := t.Persist(ctx, func() error { return t.serve(ctx, s, t.Claim.Token, t.Claim.Wanted) }); err != nil {
 		if errors.Is(err, target.ErrFenced) {
 			err = errors.Join(err, t.yield(ctx, s))
 		}
@@ -112,8 +112,8 @@ func (t Turn) point(name string) {
 	}
 }
 
-// persist repeats change until it succeeds, patience is over, or another try cannot help.
-func (t Turn) persist(ctx context.Context, change func() error) error {
+// Persist repeats change until it succeeds, patience is over, or another try cannot help.
+func (t Turn) Persist(ctx context.Context, change func() error) error {
 	const firstPause, longestPause = 20 * time.Millisecond, time.Second
 	end := time.Now().Add(t.Patience)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {

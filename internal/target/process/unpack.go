@@ -63,7 +63,8 @@ func (u *unpacker) layer(l registry.Layer) error {
 		return err
 	}
 	defer content.Close()
-	archive := tar.NewReader(content)
+	source := &source{Reader: content}
+	archive := tar.NewReader(source)
 	for {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -75,9 +76,26 @@ func (u *unpacker) layer(l registry.Layer) error {
 			return err
 		}
 		if err := u.entry(h, archive); err != nil {
+			if source.err != nil {
+				return source.err // the download failed, not what is in it: it may be tried again
+			}
 			return fault.Inputf("entry %q: %w", h.Name, err)
 		}
 	}
+}
+
+// source remembers why reading failed.
+type source struct {
+	io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
 }
 
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
