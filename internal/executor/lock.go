@@ -45,7 +45,7 @@ func (x *Executor) alive(ctx context.Context, in ledger.Intent) (bool, error) {
 	switch {
 	case in.Holder == x.holder:
 		return false, nil // ours, and we are here, not there
-	case in.Author.Started != "" && in.Author.Machine == x.author.Machine:
+	case in.Author.Started != "" && x.author.Started != "" && in.Author.Machine == x.author.Machine:
 		return started(in.Author.Process) == in.Author.Started, nil
 	}
 	x.log.Info("another run holds the lock; listening whether it is alive", "event", in.Seq, "by", in.Author.String())

@@ -26,8 +26,14 @@ func TestAlive(t *testing.T) {
 	gone := exec.Command("true")
 	p.must(gone.Run())
 	elsewhere := release.Author{Machine: "another", Process: 1, Started: "1", Run: "pipeline 1"}
-	x.author.Run = "pipeline 1"
+	x.author.Run, x.author.Started = "pipeline 1", started(os.Getpid())
 	p.must(p.book.Beat(t.Context(), 7))
+	blind := *x
+	blind.author.Started = ""
+	p.must(p.book.Beat(t.Context(), 9))
+	if got, err := blind.alive(t.Context(), ledger.Intent{Author: here, Seq: 9}); err != nil || !got {
+		t.Errorf("where /proc is another's, beats tell: %v, %v", got, err)
+	}
 	for name, c := range map[string]struct {
 		in   ledger.Intent
 		want bool

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/backstep/backstep/internal/config"
@@ -100,7 +101,11 @@ func author(run host.Run) (release.Author, error) {
 	if err != nil {
 		return a, fmt.Errorf("find the name of this machine: %w", err)
 	}
-	a.Machine, a.Started = name+kernel(), started(a.Process)
+	a.Machine = name + kernel()
+	// Where /proc shows the processes of another numbering than ours, it says nothing of us.
+	if self, err := os.Readlink("/proc/self"); err == nil && self == strconv.Itoa(a.Process) {
+		a.Started = started(a.Process)
+	}
 	return a, nil
 }
 
