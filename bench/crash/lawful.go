@@ -63,7 +63,7 @@ func intents(before, e ledger.Event) error {
 // sound says what can be true of no snapshot.
 func sound(s ledger.Snapshot) error {
 	for what, e := range map[string]*ledger.Entry{"what is live": s.Live, "the last good release": s.LastGood} {
-		if e != nil && s.QuarantineOf(e.Release.Digest) != nil {
+		if e != nil && s.QuarantineOf(e.Release.ID()) != nil {
 			return fmt.Errorf("%s, %s, is in quarantine", what, e.Release)
 		}
 	}
@@ -107,7 +107,7 @@ func difference(before, after []string) (added, removed int) {
 // goodOnes are the releases that a rollback could go to, by what the snapshot says.
 func goodOnes(s ledger.Snapshot) (all []release.Release) {
 	for _, e := range s.Recent {
-		if e.Good && s.QuarantineOf(e.Release.Digest) == nil {
+		if e.Good && s.QuarantineOf(e.Release.ID()) == nil {
 			all = append(all, e.Release)
 		}
 	}

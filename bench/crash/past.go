@@ -38,7 +38,7 @@ type link struct {
 
 // newest is the newest event now.
 func (p *past) newest(ctx context.Context) (ledger.Event, error) {
-	return ledgerregistry.New(p.client, p.repository, p.env).Newest(ctx)
+	return ledgerregistry.New(p.client, p.repository, "shop", p.env).Newest(ctx)
 }
 
 // read goes on to the end of the ledger, and returns the newest event. Its error says what is wrong with the history. It is for
@@ -77,7 +77,7 @@ func (p *past) top() uint64 {
 
 // links are the numbers from first to last.
 func (p *past) links(ctx context.Context, first, last uint64) ([]link, error) {
-	reader := ledgerregistry.New(p.client, p.repository, p.env)
+	reader := ledgerregistry.New(p.client, p.repository, "shop", p.env)
 	var links []link
 	for n := first; n <= last; n++ {
 		e, err := reader.At(ctx, n)
@@ -87,7 +87,7 @@ func (p *past) links(ctx context.Context, first, last uint64) ([]link, error) {
 		if err != nil {
 			return nil, err
 		}
-		digest, err := p.client.Head(ctx, p.repository, fmt.Sprintf("bs.%s.%08d", p.env, n))
+		digest, err := p.client.Head(ctx, p.repository, fmt.Sprintf("bs.shop.%s.%08d", p.env, n))
 		if err != nil {
 			return nil, err
 		}

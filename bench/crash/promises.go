@@ -128,7 +128,7 @@ func (o outcome) rolledBack() func(*past, uint64) bool {
 	return func(p *past, _ uint64) bool {
 		return p.find(seq-1, func(_, e ledger.Event) bool {
 			return e.Seq == seq && e.State.Live != nil && string(e.State.Live.Release.Digest) == o.values["digest"] &&
-				(left == "" || e.State.QuarantineOf(left) != nil)
+				(left == "" || slices.ContainsFunc(e.State.Quarantined, func(q ledger.Quarantine) bool { return q.Release.Digest == left }))
 		}) != nil
 	}
 }

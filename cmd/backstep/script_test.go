@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,7 +61,7 @@ func TestScripts(t *testing.T) {
 				"\nenvironments:\n  production:\n    target: {kind: process, socket: "+socket+"}\n    drain: 1s\n    ready-timeout: 20s\n"+
 				"    verify: {bake: 1s, patience: 20s, probes: [{kind: http, rate: 200}]}\n"), 0o644)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken, "outage": outage},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken, "outage": outage, "answers": answers},
 	})
 }
 
@@ -104,6 +105,16 @@ func waits(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("status never showed %s", args[0])
+}
+
+// answers TEXT wants it in what a customer gets.
+func answers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: answers TEXT")
+	}
+	if text, err := asked(ts.Getenv("PROXY")); err != nil || !strings.Contains(text, args[0]) {
+		ts.Fatalf("a customer got %q, %v, want %s", text, err, args[0])
+	}
 }
 
 // broken TAG pushes an image whose layer is not there.

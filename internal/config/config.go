@@ -4,6 +4,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -34,6 +35,7 @@ type Config struct {
 	Ledger       string // of the ledger; "" is Repository
 	Environments map[release.Environment]*Environment
 	Secrets      []string // the values that were taken from environment variables, of all environments, for masking
+	Sources      []string // the environment variables that the file takes secrets from
 }
 
 // Environment is one place to deploy to.
@@ -43,7 +45,9 @@ type Environment struct {
 	Router       func() (router.Front, error) // nil when there is none
 	Strategy     plan.Strategy
 	Weights      []int
-	Variables    func() (map[string]string, error) // what releases run with; the faults of secrets that are not set
+	Start        release.Configuration // what a release is started with today; its secrets have no fingerprints yet
+	Unset        error                 // the faults of secrets in Start that are not set
+	Keep         int                   // good releases that stay on a target besides what is live
 	Drain        time.Duration
 	ReadyTimeout time.Duration
 	Verify       Verify
@@ -93,7 +97,8 @@ func (e *Environment) inputs(strategy *string, weights *[]string, variables *map
 	return []input.Input{
 		input.String(strategy, "strategy", "How traffic goes from one release to the next; the target's first strategy when it is left out."),
 		input.List(weights, "weights", "canary: the shares of the traffic before all of it, in percent, rising."),
-		input.Env(variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from."),
+		input.Env(variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from.").OfRelease(),
+		input.Int(&e.Keep, "keep", "How many good releases stay on the target, stopped, besides what is live: going back to one of them is a start and no pull.", 0, 20).Or("2"),
 		input.Duration(&e.Drain, "drain", "How long a release may finish its requests before it is removed.").Or("10s"),
 		input.Duration(&e.ReadyTimeout, "ready-timeout", "How long a release may take to become ready.").Or("60s"),
 	}
@@ -182,7 +187,7 @@ func Parse(file string, data []byte, kinds Kinds, getenv func(string) string) (*
 			c.Environments[env] = r.environment(env, f, kinds)
 		}
 	}
-	c.Secrets = r.secrets
+	c.Secrets, c.Sources = r.secrets, r.sources
 	return c, r.err()
 }
 
@@ -193,9 +198,7 @@ func (r *reader) environment(name release.Environment, f field, kinds Kinds) *En
 	var strategy string
 	var weights []string
 	var variables map[string]string
-	r.inputs(f.value, fields, e.inputs(&strategy, &weights, &variables), "target", "router", "verify")
-	unset := r.missing()
-	e.Variables = func() (map[string]string, error) { return variables, unset }
+	e.Start = r.inputs(f.value, fields, e.inputs(&strategy, &weights, &variables), "target", "router", "verify")
 	if to := fields["target"]; to.key == nil {
 		r.fault(f.key, "%s has no target: want for example target: {kind: %s, …}", path, kinds.Targets[0].Name)
 	} else {
@@ -205,6 +208,7 @@ func (r *reader) environment(name release.Environment, f field, kinds Kinds) *En
 		}
 		r.strategy(e, fields, strategy, weights)
 	}
+	e.Unset = r.startless()
 	verify := fields["verify"]
 	r.verify(e, verify, kinds.Probes)
 	return e
@@ -217,7 +221,7 @@ func (r *reader) target(e *Environment, f field, kinds []target.Kind) {
 		return
 	}
 	inputs, open := kinds[i].New()
-	r.inputs(f.value, fields, inputs, "kind")
+	maps.Copy(e.Start, r.inputs(f.value, fields, inputs, "kind"))
 	if unset := r.missing(); unset != nil {
 		open = func(target.Environment) (target.Target, router.Router, error) { return nil, nil, unset }
 	}

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,6 +21,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router"
 	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
@@ -70,11 +71,12 @@ func TestWhole(t *testing.T) {
 		p.Drain != 5*time.Second || p.ReadyTimeout != 2*time.Minute {
 		t.Errorf("production is %+v of %+v", p, c)
 	}
-	if got, err := p.Variables(); err != nil || !maps.Equal(got, map[string]string{"DB_URL": "postgres://secret", "LOG": "info"}) {
-		t.Errorf("the variables of production are %q, %v", got, err)
+	want := release.Configuration{"env": {{Key: "DB_URL", Secret: "SHOP_DB_URL"}, {Key: "LOG", Text: "info"}}}
+	if !reflect.DeepEqual(p.Start, want) || p.Unset != nil {
+		t.Errorf("production starts releases with %v (%v), want %v", p.Start, p.Unset, want)
 	}
-	if got, err := s.Variables(); err != nil || len(got) != 0 {
-		t.Errorf("the variables of staging are %q, %v", got, err)
+	if len(s.Start) != 0 || s.Unset != nil {
+		t.Errorf("staging starts releases with %v, %v", s.Start, s.Unset)
 	}
 	v := p.Verify
 	if v.Bake != 10*time.Minute || v.Patience != time.Minute || v.Objective != 0.005 || v.Intolerable != 0.02 || v.Alpha != 0.01 || v.Beta != 0.02 ||
@@ -192,8 +194,11 @@ func TestUnsetVariables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := c.Environments["production"].Variables(); err != nil || !maps.Equal(got, map[string]string{"DB_URL": "postgres://secret"}) {
-		t.Errorf("the variables of production are %q, %v", got, err)
+	if err := c.Environments["production"].Unset; err != nil {
+		t.Errorf("production lacks %v", err)
+	}
+	if want := []string{"NOBODY", "NOTHING", "SHOP_DB_URL"}; !slices.Equal(slices.Compact(slices.Sorted(slices.Values(c.Sources))), want) {
+		t.Errorf("secrets come from %q, want %q", c.Sources, want)
 	}
 	if !slices.Equal(c.Secrets, []string{"postgres://secret"}) {
 		t.Errorf("secrets to mask: %q", c.Secrets)
@@ -209,12 +214,8 @@ func TestUnsetVariables(t *testing.T) {
 			}
 		}
 	}
-	got, err := c.Environments["staging"].Variables()
-	unset(err, "backstep.yml:14:35: env.TOKEN takes its value from the environment variable NOBODY, which is not set or empty\n"+
+	unset(c.Environments["staging"].Unset, "backstep.yml:14:35: env.TOKEN takes its value from the environment variable NOBODY, which is not set or empty\n"+
 		"backstep.yml:14:58: env.DB_URL takes its value from the environment variable NOTHING, which is not set or empty")
-	if got != nil {
-		t.Errorf("the variables of staging are %q", got)
-	}
 	probes := c.Environments["production"].Verify.Probes
 	if len(probes) != 3 || probes[0].Name != "http 1" || probes[0].Probe != nil || probes[1].Probe != nil || probes[2].Probe == nil || probes[2].Err != nil {
 		t.Fatalf("the probes are %+v", probes)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/release"
 )
 
 // The most that a file may hold. The sizes are checked before it is parsed, so that a hostile one costs little.
@@ -85,11 +86,14 @@ func bounded(data []byte) error {
 
 // reader collects faults and secrets while it walks the nodes.
 type reader struct {
-	file    string
-	getenv  func(string) string
-	faults  []placed
-	unset   []placed // of variables that are not set: faults of what needs them
-	secrets []string
+	file   string
+	getenv func(string) string
+	faults []placed
+	// The faults of variables that are not set hinder only what needs them.
+	unset    []placed // to open a target, a router or a probe
+	unfilled []placed // to start a release
+	secrets  []string // their values
+	sources  []string // the variables that they are taken from, set or not
 }
 
 type placed struct {
@@ -121,6 +125,13 @@ func (r *reader) missing() error {
 	unset := r.unset
 	r.unset = nil
 	return inOrder(unset)
+}
+
+// startless is missing for what a release is started with.
+func (r *reader) startless() error {
+	unfilled := r.unfilled
+	r.unfilled = nil
+	return inOrder(unfilled)
 }
 
 func inOrder(faults []placed) error {
@@ -180,17 +191,26 @@ func shape(n *yaml.Node) string {
 }
 
 // inputs sets declared inputs from fields. Other names the keys that somebody else reads; what is in neither
-// is a fault, and so is what is missing.
-func (r *reader) inputs(at *yaml.Node, fields map[string]field, inputs []input.Input, other ...string) {
+// is a fault, and so is what is missing. It returns what a release is started with, without defaults.
+func (r *reader) inputs(at *yaml.Node, fields map[string]field, inputs []input.Input, other ...string) release.Configuration {
 	known := slices.Clone(other)
+	config := release.Configuration{}
 	for _, in := range inputs {
 		known = append(known, in.Name)
 		f, given := fields[in.Name]
-		var values []string
+		values := []setting{{text: in.Default}}
 		switch {
 		case given:
 			var ok bool
-			if values, ok = r.values(f.value, in); !ok {
+			before := len(r.unset)
+			values, ok = r.values(f.value, in)
+			if in.Starts && (len(values) != 1 || values[0].key != "" || values[0].from != "" || values[0].text != in.Default) {
+				config[in.Name] = configured(values)
+			}
+			if in.Starts {
+				r.unfilled, r.unset = append(r.unfilled, r.unset[before:]...), r.unset[:before]
+			}
+			if !ok {
 				continue
 			}
 		case in.Required:
@@ -198,10 +218,8 @@ func (r *reader) inputs(at *yaml.Node, fields map[string]field, inputs []input.I
 			continue
 		case in.Default == "":
 			continue
-		default:
-			values = []string{in.Default}
 		}
-		if err := in.Set(values); err != nil {
+		if err := in.Set(lines(values)); err != nil {
 			r.fault(f.value, "%s: %v", in.Name, err)
 		}
 	}
@@ -211,13 +229,39 @@ func (r *reader) inputs(at *yaml.Node, fields map[string]field, inputs []input.I
 			r.fault(f.key, "%q is not a key here: want one of %s", name, strings.Join(known, ", "))
 		}
 	}
+	return config
+}
+
+// setting is one value of an input, and where a secret was taken from.
+type setting struct{ key, text, from string }
+
+// lines is the settings as an input takes them.
+func lines(all []setting) []string {
+	texts := make([]string, len(all))
+	for i, s := range all {
+		if texts[i] = s.text; s.key != "" {
+			texts[i] = s.key + "=" + s.text
+		}
+	}
+	return texts
+}
+
+// configured is the settings as a release keeps them: a secret by its name only.
+func configured(all []setting) []release.Value {
+	values := make([]release.Value, len(all))
+	for i, s := range all {
+		if values[i] = (release.Value{Key: s.key, Text: s.text}); s.from != "" {
+			values[i] = release.Value{Key: s.key, Secret: s.from}
+		}
+	}
+	return values
 }
 
 // values is what an input is set to by a node; not ok when there is a fault, or a variable that is not set.
-func (r *reader) values(n *yaml.Node, in input.Input) ([]string, bool) {
+func (r *reader) values(n *yaml.Node, in input.Input) ([]setting, bool) {
 	switch in.Type {
 	case input.MapOf:
-		var values []string
+		var values []setting
 		ok := true
 		for name, f := range r.mapping(n, in.Name) {
 			if err := in.CheckKey(name); err != nil {
@@ -226,12 +270,13 @@ func (r *reader) values(n *yaml.Node, in input.Input) ([]string, bool) {
 				continue
 			}
 			value, known := r.scalar(f.value, in.Name+"."+name, true)
-			values, ok = append(values, name+"="+value), ok && known
+			value.key = name
+			values, ok = append(values, value), ok && known
 		}
-		slices.Sort(values)
+		slices.SortFunc(values, func(a, b setting) int { return strings.Compare(a.key, b.key) })
 		return values, ok
 	case input.ListOf:
-		var values []string
+		var values []setting
 		ok := true
 		for i, item := range r.sequence(n, in.Name) {
 			value, known := r.scalar(item, fmt.Sprintf("%s[%d]", in.Name, i), false)
@@ -240,36 +285,37 @@ func (r *reader) values(n *yaml.Node, in input.Input) ([]string, bool) {
 		return values, ok
 	}
 	value, ok := r.scalar(n, in.Name, in.Secret)
-	return []string{value}, ok
+	return []setting{value}, ok
 }
 
 // scalar is one value, or, where a reference is allowed, what {env: NAME} refers to.
-func (r *reader) scalar(n *yaml.Node, path string, reference bool) (string, bool) {
+func (r *reader) scalar(n *yaml.Node, path string, reference bool) (setting, bool) {
 	if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
-		return n.Value, true
+		return setting{text: n.Value}, true
 	}
 	if !reference || n.Kind != yaml.MappingNode {
 		r.fault(n, "%s is %s: want one value", path, shape(n))
-		return "", false
+		return setting{}, false
 	}
 	fields := r.mapping(n, path)
 	f, ok := fields["env"]
 	if !ok || len(fields) != 1 {
 		r.fault(n, "%s is keys with values: want one value, or {env: NAME} for a secret", path)
-		return "", false
+		return setting{}, false
 	}
 	if f.value.Kind != yaml.ScalarNode || f.value.Value == "" {
 		r.fault(f.value, "%s.env is %s: want the name of an environment variable", path, shape(f.value))
-		return "", false
+		return setting{}, false
 	}
-	value := r.getenv(f.value.Value)
-	if value == "" {
+	s := setting{text: r.getenv(f.value.Value), from: f.value.Value}
+	r.sources = append(r.sources, s.from)
+	if s.text == "" {
 		r.unset = append(r.unset, r.placed(f.value, fault.Inputf("%s takes its value from the environment variable %s, which is not set or empty",
 			path, f.value.Value).WithHint("set it in the job, or in the secrets of the environment")))
-		return "", false
+		return s, false
 	}
-	r.secrets = append(r.secrets, value)
-	return value, true
+	r.secrets = append(r.secrets, s.text)
+	return s, true
 }
 
 // kind is the index of the kind that the field names, or -1 when it names none.

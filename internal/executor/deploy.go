@@ -34,6 +34,7 @@ type Deployed struct {
 	Release  release.Release
 	Previous release.Release // what was live before; zero when nothing was
 	Seq      uint64          // of the event that made it live
+	Changed  []string        // where its configuration differs from that of Previous; nil when that is not known
 	Plan     plan.Plan
 	Took     time.Duration
 }
@@ -74,6 +75,9 @@ func (x *Executor) deployOnce(ctx context.Context, d Deployment) (Deployed, erro
 		return out, err
 	}
 	out.Plan, out.Previous = x.planned(now, r)
+	if out.Changed = x.changedSince(out.Previous, r); len(out.Changed) > 0 {
+		x.log.Info("its configuration is not that of what is live", "differs", strings.Join(out.Changed, " "))
+	}
 	if err := x.preflight(ctx, ref, r, now); err != nil || d.DryRun {
 		return out, err
 	}
@@ -113,8 +117,7 @@ func (x *Executor) deployable(d Deployment) error {
 		return fault.Inputf("strategy canary needs evidence between its weights, and no probe is configured").
 			WithHint("add verify.probes to environment %s", x.Name)
 	}
-	_, err := x.Config.Variables()
-	return err
+	return x.Config.Unset
 }
 
 // resolveAndLook finds the release and the state of the environment side by side. A dry run looks only; else what earlier runs
@@ -131,14 +134,14 @@ func (x *Executor) resolveAndLook(ctx context.Context, d Deployment) (ref regist
 		now = after.sight
 	}
 	both.Wait()
-	r.Version = cmp.Or(d.Version, r.Version)
+	r.Version, r.Config = cmp.Or(d.Version, r.Version), x.configs.sealed()
 	return ref, r, now, cmp.Or(unresolved, err)
 }
 
 // admit says why the release may not be deployed now, by what the ledger and the targets know.
 func (x *Executor) admit(d Deployment, r release.Release, now sight) error {
 	for _, s := range now.fleet {
-		if n := s.Condemned(r.Digest); n != nil && !now.newest.State.HasAdopted(n.ID) {
+		if n := s.Condemned(r.ID()); n != nil && !now.newest.State.HasAdopted(n.ID) {
 			return fault.Errorf(fault.Refused, "%s was found bad at %s by %s: %s", r, n.At.UTC().Format(time.RFC3339), n.Author, n.Why).
 				WithHint("deploy another build")
 		}
@@ -155,14 +158,14 @@ func (x *Executor) admitBy(d Deployment, r release.Release, s ledger.Snapshot) e
 
 // planned is what is to be done, and what is live before it.
 func (x *Executor) planned(now sight, r release.Release) (plan.Plan, release.Release) {
-	var keep []release.Digest
+	keep := now.newest.State.Good(x.Config.Keep)
 	var previous release.Release
 	if good := now.newest.State.LastGood; good != nil {
-		keep = append(keep, good.Release.Digest)
+		keep = append(keep, good.Release.ID())
 	}
 	if live := now.newest.State.Live; live != nil {
-		keep = append(keep, live.Release.Digest)
-		if live.Release.Digest != r.Digest {
+		keep = append(keep, live.Release.ID())
+		if live.Release.ID() != r.ID() {
 			previous = live.Release
 		}
 	}
@@ -186,7 +189,7 @@ func (x *Executor) claimOf(started ledger.Event, aim plan.Aim) plan.Claim {
 	c := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}, Ledger: x.Owner, Aim: aim,
 		Wanted: in.To, Entry: in.Entry()}
 	if in.From != nil {
-		if c.Back = &in.From.Release; in.From.Release.Digest == in.To.Digest {
+		if c.Back = &in.From.Release; in.From.Release.ID() == in.To.ID() {
 			c.Back = back(started.State)
 		}
 	}
@@ -250,7 +253,7 @@ func (x *Executor) done(ctx context.Context, started ledger.Event) error {
 // claim claims every target.
 func (x *Executor) claim(ctx context.Context, c plan.Claim) error {
 	for _, s := range x.sites {
-		if err := s.Target.Claim(ctx, c, nil); err != nil {
+		if err := s.Target.Claim(ctx, x.configs.claimed(c), nil); err != nil {
 			return fmt.Errorf("claim target %s: %w", s.Name, err)
 		}
 	}
@@ -326,7 +329,7 @@ func (x *Executor) takeBack(ctx context.Context, started ledger.Event, failure e
 	undo := x.claimOf(started, plan.Undo)
 	var err error
 	if in.From != nil {
-		if now, observeErr := x.survey(ctx, started); observeErr == nil && now.serves(in.From.Release.Digest) {
+		if now, observeErr := x.survey(ctx, started); observeErr == nil && now.serves(in.From.Release.ID()) {
 			err = x.claim(ctx, undo) // nothing had moved
 		} else {
 			err = x.turn(undo, nil, x.patience).Carry(ctx, x.sites).Err()
@@ -341,7 +344,7 @@ func (x *Executor) takeBack(ctx context.Context, started ledger.Event, failure e
 		return errors.Join(fault.Errorf(fault.HalfWay, "deploy %s: %w", in.To, failure),
 			fault.Errorf(fault.HalfWay, "take back %s: %w", in.To, err).WithHint("the next run tries again; or look at the target yourself"))
 	}
-	if in.From == nil || in.From.Release.Digest != in.To.Digest {
+	if in.From == nil || in.From.Release.ID() != in.To.ID() {
 		if err := x.run(ctx, undo.Token, plan.Plan{{Do: plan.Retire, Release: in.To}}); err != nil {
 			x.log.Warn("what failed could not be removed; the next deploy will", "error", err)
 		}

@@ -65,7 +65,7 @@ func (x *Executor) bake(ctx context.Context, r release.Release, duration, patien
 	if err != nil {
 		return Evidence{}, err
 	}
-	in := state.Find(r.Digest)
+	in := state.Find(r.ID())
 	if in == nil {
 		return Evidence{}, fault.Errorf(fault.HalfWay, "%s is not on the target", r).
 			WithHint("deploy it again, or roll back")
@@ -145,7 +145,7 @@ func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first
 		for {
 			for _, s := range x.sites {
 				one, cancel := context.WithTimeout(ctx, lifeTimeout)
-				in, err := s.Target.Find(one, first.Release.Digest)
+				in, err := s.Target.Find(one, first.Release.ID())
 				cancel()
 				switch {
 				case err != nil || in == nil:
@@ -213,7 +213,7 @@ func beside(state plan.State, r release.Release) *plan.Instance {
 	var most *plan.Instance
 	for i := range state.Instances {
 		in := &state.Instances[i]
-		if in.Release.Digest != r.Digest && in.Weight > 0 && (most == nil || in.Weight > most.Weight) {
+		if in.Release.ID() != r.ID() && in.Weight > 0 && (most == nil || in.Weight > most.Weight) {
 			most = in
 		}
 	}

@@ -36,6 +36,7 @@ type Executor struct {
 	registry *registry.Client
 	image    string // the repository that releases come from
 	sites    []wayback.Site
+	configs  *configurations
 	world    World
 	log      *slog.Logger
 	author   release.Author
@@ -95,15 +96,17 @@ func (x *Executor) apply(ctx context.Context, s wayback.Site, by plan.Token, op 
 	case plan.Await:
 		return wayback.Await(ctx, s.Target, op.Release, x.Config.ReadyTimeout)
 	case plan.Shift:
-		weights := map[release.Digest]int{op.Release.Digest: op.Weight}
+		weights := map[release.ID]int{op.Release.ID(): op.Weight}
 		if op.From != nil && op.Weight < 100 {
 			weights[*op.From] = 100 - op.Weight
 		}
 		return s.Router.Shift(ctx, by, weights)
 	case plan.Watch:
 		return x.watchCanary(ctx, op.Release)
+	case plan.Park:
+		return s.Target.Park(ctx, by, op.Release.ID(), x.Config.Drain)
 	case plan.Retire:
-		return s.Target.Retire(ctx, by, op.Release.Digest, x.Config.Drain)
+		return s.Target.Retire(ctx, by, op.Release.ID(), x.Config.Drain)
 	}
 	return fmt.Errorf("operation %q is not known", op.Do)
 }

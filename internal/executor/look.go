@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,7 +75,7 @@ func differs(now sight) string {
 	}
 	for _, s := range now.fleet {
 		if live := now.newest.State.Live; live != nil {
-			switch in := s.Find(live.Release.Digest); {
+			switch in := s.Find(live.Release.ID()); {
 			case in == nil:
 				return fmt.Sprintf("%s is not there", live.Release)
 			case in.Phase == plan.Failed:
@@ -108,39 +109,40 @@ func (x *Executor) survey(ctx context.Context, newest ledger.Event) (sight, erro
 	if len(now.fleet) == 0 {
 		return now, errors.Join(faults...)
 	}
+	x.configs.learn(newest.State, now.fleet)
 	return now, nil
 }
 
-// find is the first instance of d on any target, or nil.
-func (s sight) find(d release.Digest) *plan.Instance {
+// find is the first instance of the release on any target, or nil.
+func (s sight) find(id release.ID) *plan.Instance {
 	for _, state := range s.fleet {
-		if in := state.Find(d); in != nil {
+		if in := state.Find(id); in != nil {
 			return in
 		}
 	}
 	return nil
 }
 
-// everywhere says whether every target has an instance of d that is ready.
-func (s sight) everywhere(d release.Digest) bool {
+// everywhere says whether every target has an instance of the release that is ready.
+func (s sight) everywhere(id release.ID) bool {
 	for _, state := range s.fleet {
-		if in := state.Find(d); in == nil || in.Phase != plan.Ready {
+		if in := state.Find(id); in == nil || in.Phase != plan.Ready {
 			return false
 		}
 	}
 	return true
 }
 
-// failed says whether d has failed on a target.
-func (s sight) failed(d release.Digest) bool {
-	in := s.find(d)
+// failed says whether the release has failed on a target.
+func (s sight) failed(id release.ID) bool {
+	in := s.find(id)
 	return in != nil && in.Phase == plan.Failed
 }
 
-// serves says whether d has all the traffic of every target.
-func (s sight) serves(d release.Digest) bool {
+// serves says whether the release has all the traffic of every target.
+func (s sight) serves(id release.ID) bool {
 	for _, state := range s.fleet {
-		if in := state.Find(d); in == nil || in.Weight != 100 {
+		if in := state.Find(id); in == nil || in.Weight != 100 {
 			return false
 		}
 	}
@@ -297,7 +299,7 @@ func (x *Executor) follow(ctx context.Context, now sight) error {
 	for i, s := range now.sites {
 		// What died is evidence for verify, not something to start again.
 		if now.newest.State.ServedBy(now.fleet[i]) {
-			if err := s.Target.Claim(ctx, claim, nil); err != nil {
+			if err := s.Target.Claim(ctx, x.configs.claimed(claim), nil); err != nil {
 				return err
 			}
 			continue
@@ -319,7 +321,7 @@ func back(s ledger.Snapshot) *release.Release {
 }
 
 func (x *Executor) turn(claim plan.Claim, note *plan.Note, patience time.Duration) wayback.Turn {
-	return wayback.Turn{Claim: claim, Note: note, Ready: x.Config.ReadyTimeout, Patience: patience, Log: x.log, Point: point}
+	return wayback.Turn{Claim: x.configs.claimed(claim), Note: note, Ready: x.Config.ReadyTimeout, Patience: patience, Log: x.log, Point: point}
 }
 
 // nobody is spared by heal.
@@ -335,27 +337,28 @@ func (x *Executor) settle(ctx context.Context, written ledger.Event) healed {
 	return now
 }
 
-// clear retires what has no traffic, apart from what is live and what keep names. It is what makes a warm release cold, so it
-// follows the event that allows it.
-func (x *Executor) clear(ctx context.Context, now healed, keep ...release.Digest) {
+// clear parks the last good releases, and retires what else has no traffic, apart from what is live. It is what makes a warm
+// release cold, so it follows the event that allows it.
+func (x *Executor) clear(ctx context.Context, now healed) {
+	s := now.newest.State
+	if s.Live == nil || s.Intent != nil {
+		return
+	}
 	by := plan.Token{Number: plan.Number{Seq: now.newest.Seq}, Holder: plan.LedgerHolder}
-	kept := map[release.Digest]bool{}
-	for _, d := range keep {
-		kept[d] = true
-	}
-	if live := now.newest.State.Live; live != nil {
-		kept[live.Release.Digest] = true
-	}
+	kept := s.Good(x.Config.Keep)
 	for i, state := range now.fleet {
 		for _, in := range state.Instances {
-			if kept[in.Release.Digest] || in.Weight > 0 || now.newest.State.Intent != nil {
+			op := plan.Operation{Do: plan.Retire, Release: in.Release}
+			if slices.Contains(kept, in.Release.ID()) {
+				op.Do = plan.Park
+			}
+			if in.Weight > 0 || in.Release.ID() == s.Live.Release.ID() || op.Do == plan.Park && in.Phase == plan.Parked {
 				continue
 			}
-			op := plan.Operation{Do: plan.Retire, Release: in.Release}
 			if err := x.apply(ctx, now.sites[i], by, op); err != nil {
 				x.log.Warn("what was left behind could not be removed; the next deploy will", "release", in.Release.Digest.Short(), "error", err)
 			}
-			point("retired")
+			point("cleared")
 		}
 	}
 }

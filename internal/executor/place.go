@@ -41,9 +41,9 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m, ok := world.Host.(host.Masker); ok {
+	if mask := masker(world.Host); mask != nil {
 		for _, s := range c.Secrets {
-			m.Mask(s)
+			mask(s)
 		}
 	}
 	env, err := p.chosen(c)
@@ -54,7 +54,14 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, shift, err := open(env, target.Environment{Service: c.Service, Environment: env.Name, Variables: env.Variables, EngineAuth: client.EngineAuth})
+	book := c.Ledger
+	if book == "" {
+		book = c.Repository
+	}
+	owner := strings.Join([]string{book, c.Service, string(env.Name)}, " ")
+	configs := newConfigurations(env, c.Sources, world.Getenv, masker(world.Host))
+	to, shift, err := open(env, target.Environment{Service: c.Service, Environment: env.Name,
+		Ledger: owner, Drain: env.Drain, Start: configs.start, EngineAuth: client.EngineAuth})
 	if err != nil {
 		return nil, err
 	}
@@ -62,17 +69,21 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	book := c.Ledger
-	if book == "" {
-		book = c.Repository
-	}
-	kept := ledgerregistry.New(client, book, env.Name)
+	kept := ledgerregistry.New(client, book, c.Service, env.Name)
 	return &Executor{
-		Name: env.Name, Config: env, Ledger: bounded(kept), tidied: kept.Wait,
-		Owner: book + " " + string(env.Name), registry: client, image: c.Repository,
-		sites: []wayback.Site{{Name: string(env.Name), Target: to, Router: shift}},
+		Name: env.Name, Config: env, Ledger: keeping{bounded(kept), configs}, tidied: kept.Wait,
+		Owner: owner, registry: client, image: c.Repository,
+		sites: []wayback.Site{{Name: string(env.Name), Target: to, Router: shift}}, configs: configs,
 		world: world, log: world.Log.With("env", string(env.Name)), author: author, holder: strings.ToLower(rand.Text()), patience: targetPatience,
 	}, nil
+}
+
+// masker is what hides a secret in the log of the host, or nil when the host cannot.
+func masker(h host.Host) func(string) {
+	if m, ok := h.(host.Masker); ok {
+		return m.Mask
+	}
+	return nil
 }
 
 // chosen is the environment that the step was given.

@@ -37,6 +37,7 @@ type RolledBack struct {
 	Took      time.Duration // until the release had all the traffic
 	Already   bool          // nothing had to be moved
 	Moved     bool          // it has all the traffic again
+	Changed   []string      // the secrets of Release that are not what they were when it was deployed
 	Unwritten error         // why the ledger does not say so yet; it is kept on the target
 }
 
@@ -85,8 +86,12 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 	if err != nil || out.Already {
 		return out, err
 	}
-	if !now.everywhere(out.Release.Digest) {
-		if err := x.available(ctx, out.Release); err != nil {
+	if !now.everywhere(out.Release.ID()) {
+		_, err := x.configs.start(out.Release)
+		if err == nil {
+			err = x.available(ctx, out.Release)
+		}
+		if err != nil {
 			return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: %w", out.Release, err).
 				WithHint("name another release with --to, or push the image again")
 		}
@@ -126,7 +131,7 @@ func (x *Executor) firstLook(ctx context.Context) (sight, error) {
 
 // standing makes sure that what a rollback has nothing to do for really serves.
 func standing(now sight, r release.Release) error {
-	if now.serves(r.Digest) {
+	if now.serves(r.ID()) {
 		return nil
 	}
 	return fault.Errorf(fault.HalfWay, "nothing was moved: the ledger is back on %s already, but it does not serve", r).
@@ -137,7 +142,7 @@ func standing(now sight, r release.Release) error {
 // when we looked first is not live, nor is its release.
 func tookBack(first sight, now healed) (RolledBack, bool) {
 	in, live := first.newest.State.Intent, now.newest.State.Live
-	if in == nil || live == nil || in.Kind != ledger.DeployStarted || live.Restored || live.Release.Digest == in.To.Digest {
+	if in == nil || live == nil || in.Kind != ledger.DeployStarted || live.Restored || live.Release.ID() == in.To.ID() {
 		return RolledBack{}, false
 	}
 	return RolledBack{Release: live.Release, Left: in.To, Seq: now.newest.Seq, Already: true,
@@ -147,7 +152,7 @@ func tookBack(first sight, now healed) (RolledBack, bool) {
 // unchanged makes sure that what is live is what was live, or had the traffic, when we looked first.
 func unchanged(first sight, now healed) error {
 	was, is := first.newest.State.Live, now.newest.State.Live
-	if is == nil || was != nil && was.Release.Digest == is.Release.Digest || first.serves(is.Release.Digest) {
+	if is == nil || was != nil && was.Release.ID() == is.Release.ID() || first.serves(is.Release.ID()) {
 		return nil
 	}
 	for _, r := range now.did {
@@ -165,7 +170,7 @@ func (x *Executor) chosen(now sight, r Rollback) (RolledBack, error) {
 	if live == nil {
 		return RolledBack{}, fault.Inputf("nothing is live in environment %s", x.Name)
 	}
-	if live.Restored && r.To == "" || names(r.To, live.Release) {
+	if live.Restored && r.To == "" || live.Release.Named(r.To) {
 		return RolledBack{Release: live.Release, Already: true, Seq: now.newest.Seq,
 			Why: fmt.Sprintf("already back on %s, by event %d; further back takes --to", live.Release, live.Seq)}, nil
 	}
@@ -219,11 +224,11 @@ func (x *Executor) goBack(ctx context.Context, begin time.Time, out RolledBack, 
 		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, err).
 			WithHint("the next run of any step finishes it; the runbook says what to look at")
 	}
-	out.Moved = true
+	out.Moved, out.Changed = true, x.secretsChanged(out.Release)
 	x.log.Info("the traffic is back", "release", out.Release.Digest.Short(), "version", out.Release.Version,
 		"seconds", fmt.Sprintf("%.3f", out.Took.Seconds()))
 	failing := x.confirm(ctx, out.Release)
-	words := x.lastWords(ctx, out.Left.Digest)
+	words := x.lastWords(ctx, out.Left.ID())
 	event, unwritten := x.record(ctx, note, func(e ledger.Event) (ledger.Event, error) {
 		done, err := ledger.FinishRollback(e, key, x.Stamp(), note)
 		if failing != nil {
@@ -253,7 +258,7 @@ const (
 )
 
 // lastWords is the end of the log of what is left, before anything of it is removed.
-func (x *Executor) lastWords(ctx context.Context, left release.Digest) string {
+func (x *Executor) lastWords(ctx context.Context, left release.ID) string {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
 	var lines []string
@@ -313,7 +318,7 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	if err != nil || r.DryRun || out.Already {
 		return out, err
 	}
-	if !now.everywhere(out.Release.Digest) && !x.reachable(ctx, out.Release) {
+	if !now.everywhere(out.Release.ID()) && !x.reachable(ctx, out.Release) {
 		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: it is not on the target, and cannot be had from the registry: %w", out.Release, silent).
 			WithHint("name another release with --to, or see to the registry first")
 	}
@@ -332,6 +337,7 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, err).
 			WithHint("the next run of any step finishes it; the runbook says what to look at")
 	}
+	out.Changed = x.secretsChanged(out.Release)
 	x.sayUnwritten(silent)
 	if failing := x.confirm(ctx, out.Release); failing != nil {
 		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, failing).WithHint("a person is needed: see docs/runbook.md")
@@ -343,7 +349,8 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 func (x *Executor) reachable(ctx context.Context, r release.Release) bool {
 	ctx, cancel := context.WithTimeout(ctx, ledgerAnswers)
 	defer cancel()
-	return x.available(ctx, r) == nil
+	_, err := x.configs.start(r)
+	return err == nil && x.available(ctx, r) == nil
 }
 
 // chosenByTarget is where a rollback goes, by the record on the targets, with the note that it leaves.
@@ -352,19 +359,19 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 	note := plan.Note{Left: record.Wanted, LeftEntry: record.Entry, Condemn: true, Freeze: true}
 	back := record.Back
 	switch {
-	case r.decided != nil && r.decided.Digest != record.Wanted.Digest:
+	case r.decided != nil && r.decided.ID() != record.Wanted.ID():
 		back, out.Why = r.decided, "the ledger said so before it was gone"
-	case names(r.To, record.Wanted):
-		out.Release, out.Left, out.Already = record.Wanted, release.Release{}, now.serves(record.Wanted.Digest)
+	case record.Wanted.Named(r.To):
+		out.Release, out.Left, out.Already = record.Wanted, release.Release{}, now.serves(record.Wanted.ID())
 		out.Why = fmt.Sprintf("already on %s", record.Wanted)
 		return out, note, standing(now, record.Wanted)
-	case back != nil && names(r.To, *back):
+	case back != nil && back.Named(r.To):
 		out.Why = "it was given by name"
 	case r.To != "":
 		back = nil
 		for _, s := range now.fleet {
 			for _, in := range s.Instances {
-				if names(r.To, in.Release) {
+				if in.Release.Named(r.To) {
 					back, out.Why = &in.Release, "it was given by name"
 				}
 			}
@@ -372,12 +379,12 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 	case record.Restored || record.Aim == plan.Fire:
 		out.Release, out.Left = record.Wanted, release.Release{}
 		out.Why = fmt.Sprintf("already back on %s; further back takes --to", record.Wanted)
-		if out.Already = now.serves(record.Wanted.Digest); out.Already {
+		if out.Already = now.serves(record.Wanted.ID()); out.Already {
 			return out, note, nil
 		}
 		back = &record.Wanted
 		note = continued(now, note)
-	case record.Aim == plan.Undo && !now.serves(record.Wanted.Digest):
+	case record.Aim == plan.Undo && !now.serves(record.Wanted.ID()):
 		// Somebody was on the way there: that is carried to its end, and nobody is found bad by it.
 		back = &record.Wanted
 		note.Condemn, note.Freeze = false, false
@@ -388,7 +395,7 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 		}
 		out.Left = note.Left
 		out.Why = fmt.Sprintf("an earlier run was on the way back to it (claim %s)", record.Number)
-	case !now.serves(record.Wanted.Digest) && !now.failed(record.Wanted.Digest):
+	case !now.serves(record.Wanted.ID()) && !now.failed(record.Wanted.ID()):
 		note.Condemn, note.Freeze = false, false // nobody has seen it serve everywhere: nothing says that it is bad
 	}
 	if back == nil {
@@ -396,18 +403,13 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 			WithHint("name a release that is on the target with --to, or see to the registry first")
 	}
 	for _, s := range now.fleet {
-		if n := s.Condemned(back.Digest); n != nil {
+		if n := s.Condemned(back.ID()); n != nil {
 			return out, note, fault.Errorf(fault.Refused, "%s was found bad: %s", back, n.Why)
 		}
 	}
 	out.Release, note.To, out.Condemned = *back, *back, note.Condemn
 	out.Plan = plan.Back(now.fleet[0], *back)
 	return out, note, nil
-}
-
-// names says whether a person means r by to, a version or a digest.
-func names(to string, r release.Release) bool {
-	return to != "" && (r.Version == to || string(r.Digest) == to)
 }
 
 // continued is the note of a rollback that carries on another one: it says the same as the highest that is there.

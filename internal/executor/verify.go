@@ -18,7 +18,7 @@ import (
 
 // Judging is what a verify is asked to do.
 type Judging struct {
-	Digest   release.Digest             // what it was started for; "" is what is live
+	Release  release.ID                 // what it was started for, its digest at least; "" is what is live
 	RollBack func(verdict.Verdict) bool // whether this verdict moves the traffic back
 }
 
@@ -101,11 +101,11 @@ func (x *Executor) judged(now sight, j Judging) (*ledger.Entry, error) {
 		return nil, fault.Inputf("nothing is live in environment %s", x.Name).
 			WithHint("deploy first: backstep deploy --environment %s --image …", x.Name)
 	}
-	if j.Digest != "" && live.Release.Digest != j.Digest {
-		return nil, fault.Errorf(fault.Refused, "%s is not live: %s is, since event %d", j.Digest.Short(), live.Release, live.Seq).
+	if j.Release != "" && !live.Release.Named(string(j.Release)) {
+		return nil, fault.Errorf(fault.Refused, "%s is not live: %s is, since event %d", j.Release.Short(), live.Release, live.Seq).
 			WithHint("verify what is live now; nothing was touched")
 	}
-	if in := now.find(live.Release.Digest); in == nil || in.Phase != plan.Failed && !now.serves(live.Release.Digest) {
+	if in := now.find(live.Release.ID()); in == nil || in.Phase != plan.Failed && !now.serves(live.Release.ID()) {
 		return nil, fault.Errorf(fault.HalfWay, "the ledger says that %s is live, but it does not have the traffic", live.Release).
 			WithHint("deploy it again, or roll back")
 	}
@@ -153,7 +153,7 @@ func (x *Executor) arm(ctx context.Context, started ledger.Event) error {
 	if err != nil {
 		return err
 	}
-	if found := now.find(in.From.Release.Digest); found == nil || found.Phase != plan.Failed && !now.serves(in.From.Release.Digest) {
+	if found := now.find(in.From.Release.ID()); found == nil || found.Phase != plan.Failed && !now.serves(in.From.Release.ID()) {
 		return errUnsettled
 	}
 	return nil
@@ -200,7 +200,7 @@ func (x *Executor) keepWarm(ctx context.Context, started ledger.Event) (stop fun
 }
 
 func (x *Executor) warm(ctx context.Context, s wayback.Site, by plan.Token, r release.Release) error {
-	in, err := s.Target.Find(ctx, r.Digest)
+	in, err := s.Target.Find(ctx, r.ID())
 	if err != nil || in != nil && in.Phase == plan.Ready {
 		return err
 	}
@@ -264,7 +264,7 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		return v, nil
 	}
 	now := x.settle(ctx, event)
-	if e.Verdict == verdict.Pass && now.newest.State.Live != nil && now.newest.State.Live.Release.Digest == in.From.Release.Digest {
+	if e.Verdict == verdict.Pass && now.newest.State.Live != nil && now.newest.State.Live.Release.ID() == in.From.Release.ID() {
 		x.clear(ctx, now) // nobody goes back to what was warm within seconds any more
 	}
 	return v, nil

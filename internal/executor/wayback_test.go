@@ -96,10 +96,10 @@ func (p *place) Check(ctx context.Context, address string) probe.Result {
 func (p *place) run() *Executor {
 	p.runs++
 	env := &config.Environment{Name: "production", Strategy: plan.BlueGreen, ReadyTimeout: time.Second, Drain: time.Millisecond,
-		Variables: func() (map[string]string, error) { return nil, nil },
 		Verify: config.Verify{Bake: 200 * time.Millisecond, Patience: 20 * time.Second, Objective: 0.01, Intolerable: 0.3, Alpha: 0.01, Beta: 0.05, Harmless: 1,
 			Probes: []config.ProbeConfig{{Name: "http", Every: time.Millisecond, Timeout: time.Second, Probe: p}}}}
-	return &Executor{Name: "production", Config: env, Ledger: p.book, Owner: p.repository + " production", registry: registry.New(), image: p.repository,
+	configs := newConfigurations(env, nil, func(string) string { return "" }, nil)
+	return &Executor{Name: "production", Config: env, configs: configs, Ledger: keeping{p.book, configs}, Owner: p.repository + " production", registry: registry.New(), image: p.repository,
 		sites: []wayback.Site{{Name: "production", Target: p.target, Router: p.target}}, world: World{Now: time.Now},
 		log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
 		author: release.Author{Actor: "ada", Machine: fmt.Sprint("machine ", p.runs), Process: 1}, holder: fmt.Sprint("holder ", p.runs)}
@@ -242,7 +242,7 @@ func TestTheRightReleaseIsCondemned(t *testing.T) {
 	p.good("1.0.0")
 	p.must(p.deploy("1.1.0"))
 	other := rollsBack
-	other.Digest = p.image("1.0.0").Digest
+	other.Release = p.image("1.0.0").ID()
 	before := p.newest().Seq
 	_, err := p.run().Verify(t.Context(), other)
 	p.refused(err, fault.Refused, "is not live: 1.1.0")
@@ -283,7 +283,7 @@ func TestDeadWhenVerifyBegins(t *testing.T) {
 	p := newPlace(t)
 	p.good("1.0.0")
 	p.must(p.deploy("1.1.0"))
-	p.target.SetPhase(p.image("1.1.0").Digest, plan.Failed, "it ended with exit code 1")
+	p.target.SetPhase(p.image("1.1.0").ID(), plan.Failed, "it ended with exit code 1")
 	v, err := p.verify()
 	p.must(err)
 	if v.Evidence.Verdict != verdict.Fail || v.Evidence.Reason != "the release died: it ended with exit code 1" || v.BackErr != nil {
@@ -399,10 +399,10 @@ func TestAFailedDeployKeepsTheWayBackWarm(t *testing.T) {
 	p := newPlace(t)
 	p.good("1.0.0")
 	p.must(p.deploy("1.1.0"))
-	p.target.SetPhase(p.image("1.2.0").Digest, plan.Failed, "it ended with exit code 3")
+	p.target.SetPhase(p.image("1.2.0").ID(), plan.Failed, "it ended with exit code 3")
 	p.refused(p.deploy("1.2.0"), fault.RolledBack, "it ended with exit code 3")
 	s := p.state()
-	if in := s.Find(p.image("1.0.0").Digest); in == nil || in.Phase != plan.Ready || s.Find(p.image("1.2.0").Digest) != nil {
+	if in := s.Find(p.image("1.0.0").ID()); in == nil || in.Phase != plan.Ready || s.Find(p.image("1.2.0").ID()) != nil {
 		t.Errorf("%+v", s.Instances)
 	}
 	p.agrees("1.1.0")
@@ -487,10 +487,10 @@ func TestLastWords(t *testing.T) {
 	p.good("1.0.0")
 	p.must(p.deploy("1.1.0"))
 	p.fails("1.1.0")
-	p.target.SetLogs(p.image("1.1.0").Digest, "panic: no such table: orders")
+	p.target.SetLogs(p.image("1.1.0").ID(), "panic: no such table: orders")
 	v, err := p.verify()
 	p.must(errors.Join(err, v.BackErr))
-	if e := p.newest(); !strings.Contains(e.Evidence, "no such table: orders") || p.state().Find(p.image("1.1.0").Digest) != nil {
+	if e := p.newest(); !strings.Contains(e.Evidence, "no such table: orders") || p.state().Find(p.image("1.1.0").ID()) != nil {
 		t.Errorf("%s; %+v", e.Evidence, p.state().Instances)
 	}
 }
@@ -500,8 +500,8 @@ func TestAColdWayBackIsStarted(t *testing.T) {
 	p := newPlace(t)
 	p.good("1.0.0")
 	p.must(p.deploy("1.1.0"))
-	p.target.Remove(p.image("1.0.0").Digest)
-	p.answers("1.1.0", func(context.Context) bool { return p.state().Find(p.image("1.0.0").Digest) == nil })
+	p.target.Remove(p.image("1.0.0").ID())
+	p.answers("1.1.0", func(context.Context) bool { return p.state().Find(p.image("1.0.0").ID()) == nil })
 	v, err := p.verify()
 	p.must(errors.Join(err, v.BackErr))
 	p.agrees("1.0.0")
@@ -513,7 +513,7 @@ func TestAMissingSecretDoesNotCloseTheWayBack(t *testing.T) {
 	p.good("1.0.0", "1.1.0")
 	p.must(p.deploy("1.2.0"))
 	x := p.run()
-	x.Config.Variables = func() (map[string]string, error) { return nil, fault.Inputf("DSN is not set") }
+	x.Config.Unset = fault.Inputf("DSN is not set")
 	x.Config.Verify.Probes[0].Probe, x.Config.Verify.Probes[0].Err = nil, fault.Inputf("TOKEN is not set")
 	_, err := x.Deploy(t.Context(), Deployment{Image: p.repository + ":1.2.0"})
 	p.refused(err, fault.Input, "DSN is not set")
@@ -531,7 +531,7 @@ func TestARestartIsADeath(t *testing.T) {
 	p.must(p.deploy("1.1.0"))
 	restarts := 0
 	x := p.run()
-	x.sites[0].Target = restarting{p.target, p.image("1.1.0").Digest, &restarts}
+	x.sites[0].Target = restarting{p.target, p.image("1.1.0").ID(), &restarts}
 	x.Config.Verify.Bake = 10 * time.Second
 	v, err := x.Verify(t.Context(), rollsBack)
 	p.must(errors.Join(err, v.BackErr))
@@ -541,16 +541,16 @@ func TestARestartIsADeath(t *testing.T) {
 	p.agrees("1.0.0")
 }
 
-// restarting is a target that says of d that it was restarted once more each time it is looked at.
+// restarting is a target that says of one release that it was restarted once more each time it is looked at.
 type restarting struct {
 	*targettest.Memory
-	d     release.Digest
+	id    release.ID
 	count *int
 }
 
-func (r restarting) Find(ctx context.Context, d release.Digest) (*plan.Instance, error) {
-	in, err := r.Memory.Find(ctx, d)
-	if in != nil && d == r.d {
+func (r restarting) Find(ctx context.Context, id release.ID) (*plan.Instance, error) {
+	in, err := r.Memory.Find(ctx, id)
+	if in != nil && id == r.id {
 		*r.count++
 		in.Restarts = 1
 	}
@@ -561,7 +561,7 @@ func (r restarting) Find(ctx context.Context, d release.Digest) (*plan.Instance,
 func TestAnImageThatTheTargetHasKeptIsComplete(t *testing.T) {
 	p := newPlace(t)
 	p.good("1.0.0", "1.1.0")
-	if p.state().Find(p.image("1.0.0").Digest) != nil {
+	if p.state().Find(p.image("1.0.0").ID()) != nil {
 		t.Fatal("1.0.0 is still warm")
 	}
 	if _, err := registry.New().Delete(t.Context(), p.repository, string(p.image("1.0.0").Digest)); err != nil {
@@ -635,10 +635,10 @@ func TestStatusLooksAtTheTarget(t *testing.T) {
 		}
 	}
 	want("")
-	digest := p.image("1.1.0").Digest
-	p.target.SetPhase(digest, plan.Failed, "it ended with exit code 1")
+	id := p.image("1.1.0").ID()
+	p.target.SetPhase(id, plan.Failed, "it ended with exit code 1")
 	want(p.image("1.1.0").String() + " has failed: it ended with exit code 1")
-	p.target.Remove(digest)
+	p.target.Remove(id)
 	want(p.image("1.1.0").String() + " is not there")
 	p.gone()
 	_, err := p.run().Rollback(t.Context(), Rollback{Reason: "slow"})
@@ -689,7 +689,7 @@ func TestAWayBackThatWasNeverStarted(t *testing.T) {
 	p.good("1.0.0")
 	p.must(p.deploy("1.1.0"))
 	p.fails("1.1.0")
-	made := p.image("1.0.0").Digest
+	made := p.image("1.0.0").ID()
 	p.target.SetPhase(made, plan.Starting, "it was not started yet")
 	p.target.After = func(op string) {
 		if op == "stage" {
@@ -792,8 +792,8 @@ func TestAlreadyBackIsTrue(t *testing.T) {
 	p.good("1.0.0", "1.1.0")
 	_, err := p.run().Rollback(t.Context(), Rollback{Reason: "slow"})
 	p.must(err)
-	p.target.Remove(p.image("1.0.0").Digest)
-	p.target.Lose(p.image("1.0.0").Digest)
+	p.target.Remove(p.image("1.0.0").ID())
+	p.target.Lose(p.image("1.0.0").ID())
 	_, err = p.run().Rollback(t.Context(), Rollback{Reason: "it is gone"})
 	p.refused(err, fault.HalfWay, "but it does not serve")
 }

@@ -40,6 +40,7 @@ type Input struct {
 	Options  []string // the closed set of values, when there is one
 	ByAction string   // what an action of GitHub gives when nothing is given, an expression
 	Secret   bool     // masked before anything is logged; only by reference in a file
+	Starts   bool     // a release is started with it: it is part of the release's configuration
 	Handed   bool     // an earlier step's output of the same name is taken when nothing else is given
 	set      func([]string) error
 	key      func(string) error // what a map's keys have to be
@@ -225,6 +226,9 @@ func (in Input) Or(value string) Input { in.Default = value; return in }
 // never becomes an input: the reason of a verdict is not the reason of a rollback.
 func (in Input) FromStep() Input { in.Handed = true; return in }
 
+// OfRelease says that a release is started with the value: another value makes another release.
+func (in Input) OfRelease() Input { in.Starts = true; return in }
+
 // OneOf closes the set of values.
 func (in Input) OneOf(options ...string) Input { in.Options = options; return in }
 
@@ -255,6 +259,25 @@ func (in Input) Set(values []string) error {
 		}
 	}
 	return in.set(values)
+}
+
+// Assign sets every input from the values under its name, else from its default. Names that are not declared are ignored: a
+// newer version may have written them.
+func Assign(inputs []Input, values map[string][]string) error {
+	var faults []error
+	for _, in := range inputs {
+		given := values[in.Name]
+		if len(given) == 0 && in.Default != "" {
+			given = []string{in.Default}
+		}
+		if len(given) == 0 {
+			continue
+		}
+		if err := in.Set(given); err != nil {
+			faults = append(faults, fault.Inputf("%s: %w", in.Name, err))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Lines splits the text of a list or map input: one value a line, blank lines left out.

@@ -39,6 +39,7 @@ const (
 // events loses history only.
 type Event struct {
 	Seq         uint64              `json:"seq"` // 1 is the first; also the fencing number of what it starts
+	Service     string              `json:"service"`
 	Environment release.Environment `json:"environment"`
 	Kind        Kind                `json:"kind"`
 	At          time.Time           `json:"at"` // for people; never used to order anything
@@ -58,8 +59,10 @@ type Snapshot struct {
 	Intent      *Intent      `json:"intent,omitempty"`    // what is being done; its run holds the lock
 	Freezes     []Freeze     `json:"freezes,omitempty"`   // at most one for each cause
 	Quarantined []Quarantine `json:"quarantined,omitempty"`
-	Recent      []Entry      `json:"recent,omitempty"`  // newest first, at most recentLimit
-	Adopted     []string     `json:"adopted,omitempty"` // the notes that are part of this history, newest last, at most adoptedLimit
+	Recent      []Entry      `json:"recent,omitempty"` // newest first, at most recentLimit
+	// Configurations are what the releases above are started with, those of old ones as far as there is room.
+	Configurations map[release.Fingerprint]release.Configuration `json:"configurations,omitempty"`
+	Adopted        []string                                      `json:"adopted,omitempty"` // the notes that are part of this history, newest last, at most adoptedLimit
 }
 
 const (
@@ -145,10 +148,10 @@ type Quarantine struct {
 	Reason  string          `json:"reason"`
 }
 
-// QuarantineOf is the entry that forbids d, or nil.
-func (s Snapshot) QuarantineOf(d release.Digest) *Quarantine {
+// QuarantineOf is the entry that forbids the release, or nil.
+func (s Snapshot) QuarantineOf(id release.ID) *Quarantine {
 	for i := range s.Quarantined {
-		if s.Quarantined[i].Release.Digest == d {
+		if s.Quarantined[i].Release.ID() == id {
 			return &s.Quarantined[i]
 		}
 	}
@@ -172,7 +175,7 @@ type History interface {
 	At(ctx context.Context, seq uint64) (Event, error)
 	// Commit calls change with the newest event for the one that follows it, and writes that. Change is
 	// called again when another writer was faster; an error of change ends the commit and is returned as
-	// it is. Seq, Environment and Previous are set by the ledger. When Commit returns nil, every later
+	// it is. Seq, Service, Environment and Previous are set by the ledger. When Commit returns nil, every later
 	// Newest of anybody shows this event or a later one.
 	Commit(ctx context.Context, change func(newest Event) (Event, error)) (Event, error)
 }

@@ -508,7 +508,7 @@ func (m *model) transition(c change) (Event, error) {
 		if m.off(condemnWhatIsLive) && newest.State.Live != nil {
 			n.Left, n.LeftEntry = newest.State.Live.Release, newest.State.Live.ID
 		}
-		if live := newest.State.Live; m.off(anyOtherEntryIsNewer) && live.Release.Digest == n.Left.Digest && live.ID != n.LeftEntry {
+		if live := newest.State.Live; m.off(anyOtherEntryIsNewer) && live.Release.ID() == n.Left.ID() && live.ID != n.LeftEntry {
 			n.Left, n.LeftEntry, n.Condemn = release.Release{}, "", false
 		}
 		return AdoptNote(newest, n, modelStamp)
@@ -1042,7 +1042,7 @@ func (m *model) own(s state, i int) {
 	switch m.jobs[i] {
 	case deployC:
 		r.at = deployStart
-		if snapshot.QuarantineOf(releaseOf(releaseC).Digest) != nil {
+		if snapshot.QuarantineOf(releaseOf(releaseC).ID()) != nil {
 			m.end(&s, i, exitRefused)
 		}
 	case verifyLive:
@@ -1564,7 +1564,7 @@ func (m *model) promises(s state) string {
 	if now.Intent != nil {
 		return "an intent stays open"
 	}
-	if now.QuarantineOf(now.Live.Release.Digest) != nil && now.LastGood != nil {
+	if now.QuarantineOf(now.Live.Release.ID()) != nil && now.LastGood != nil {
 		return now.Live.Release.Version + " is live and in quarantine"
 	}
 	var condemned uint8
@@ -1592,7 +1592,7 @@ func (m *model) promises(s state) string {
 			return fmt.Sprintf("run %d ended with %s, and what it left, entry %s, is live again without an event", i, r.exit, now.Live.ID)
 		}
 		if r.condemns && r.noted && !m.later(s.ledger, r) {
-			if left := m.notes.all[r.note].left; now.QuarantineOf(releaseOf(left).Digest) == nil {
+			if left := m.notes.all[r.note].left; now.QuarantineOf(releaseOf(left).ID()) == nil {
 				return fmt.Sprintf("run %d ended with %s, and what it left, entry %s, is not in quarantine", i, r.exit, m.entries.all[r.left])
 			}
 		}

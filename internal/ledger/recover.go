@@ -122,6 +122,6 @@ func (s Snapshot) ServedBy(t plan.State) bool {
 	if s.Live == nil {
 		return true
 	}
-	in := t.Find(s.Live.Release.Digest)
+	in := t.Find(s.Live.Release.ID())
 	return in != nil && (in.Weight == 100 || in.Phase == plan.Failed)
 }

@@ -101,11 +101,11 @@ func FinishRollback(newest Event, key Key, stamp Stamp, note *plan.Note) (Event,
 
 // goneBack makes it true that the traffic went where the note says.
 func (e *Event) goneBack(note plan.Note, stamp Stamp) {
-	if note.Left.Digest != note.To.Digest {
+	if note.Left.ID() != note.To.ID() {
 		e.sentence(note, stamp)
 	}
 	to := note.To
-	if e.State.QuarantineOf(to.Digest) != nil && e.State.LastGood != nil {
+	if e.State.QuarantineOf(to.ID()) != nil && e.State.LastGood != nil {
 		to = e.State.LastGood.Release // it was found bad after the traffic went there
 	}
 	e.Release = &to
@@ -114,7 +114,7 @@ func (e *Event) goneBack(note plan.Note, stamp Stamp) {
 
 // sentence quarantines what a rollback left, and freezes, as its note says.
 func (e *Event) sentence(note plan.Note, stamp Stamp) {
-	if note.Condemn && e.State.QuarantineOf(note.Left.Digest) == nil {
+	if note.Condemn && e.State.QuarantineOf(note.Left.ID()) == nil {
 		e.State.Quarantined = append(e.State.Quarantined,
 			Quarantine{Release: note.Left, Author: note.Author, At: when(note, stamp), Reason: note.Why})
 		e.State.LastGood = lastGood(e.State)
@@ -166,7 +166,7 @@ func AdoptNote(newest Event, note plan.Note, stamp Stamp) (Event, error) {
 	e.Reason, e.Evidence, e.Release = note.Why, note.Evidence, &note.To
 	e.adopt(&note)
 	live := newest.State.Live
-	same := live != nil && live.Release.Digest == note.Left.Digest
+	same := live != nil && live.Release.ID() == note.Left.ID()
 	switch {
 	case same && live.Passed > note.Number.Seq:
 	case same && live.ID != note.LeftEntry && !live.Restored && live.Seq > note.Number.Seq: // deployed once more
@@ -201,7 +201,7 @@ func Reject(newest Event, key Key, evidence string, stamp Stamp) (Event, error) 
 	bad := *in.From
 	bad.Good, bad.Passed = false, 0
 	e.Release, e.Evidence = &bad.Release, evidence
-	e.State.Recent = slices.DeleteFunc(e.State.Recent, func(r Entry) bool { return r.Release.Digest == bad.Release.Digest })
+	e.State.Recent = slices.DeleteFunc(e.State.Recent, func(r Entry) bool { return r.Release.ID() == bad.Release.ID() })
 	e.live(bad)
 	return e, nil
 }
@@ -220,7 +220,7 @@ func Disarm(newest Event, key Key, reason, evidence string, stamp Stamp) (Event,
 func (e *Event) live(entry Entry) {
 	recent := []Entry{entry}
 	for _, r := range e.State.Recent {
-		if r.Release.Digest != entry.Release.Digest {
+		if r.Release.ID() != entry.Release.ID() {
 			recent = append(recent, r)
 			continue
 		}
@@ -235,11 +235,22 @@ func (e *Event) live(entry Entry) {
 // lastGood is the newest release that was verified and baked and is not in quarantine, or nil.
 func lastGood(s Snapshot) *Entry {
 	for i, r := range s.Recent {
-		if r.Good && s.QuarantineOf(r.Release.Digest) == nil {
+		if r.Good && s.QuarantineOf(r.Release.ID()) == nil {
 			return &s.Recent[i]
 		}
 	}
 	return nil
+}
+
+// Good are the n newest releases, besides what is live, that were verified and baked and are not in quarantine.
+func (s Snapshot) Good(n int) []release.ID {
+	var good []release.ID
+	for _, r := range s.Recent {
+		if len(good) < n && r.Good && s.QuarantineOf(r.Release.ID()) == nil && (s.Live == nil || r.Release.ID() != s.Live.Release.ID()) {
+			good = append(good, r.Release.ID())
+		}
+	}
+	return good
 }
 
 // trim keeps recentLimit entries: a good one is never dropped while one that is not good can be.
@@ -296,17 +307,18 @@ func Unfreeze(newest Event, cause Cause, reason string, stamp Stamp) (Event, err
 	return e, nil
 }
 
-// Lift takes a digest out of quarantine.
-func Lift(newest Event, d release.Digest, reason string, stamp Stamp) (Event, error) {
-	q := newest.State.QuarantineOf(d)
-	if q == nil {
-		return Event{}, fault.Inputf("%s is not in quarantine", d.Short()).
+// Lift takes a release out of quarantine; a digest alone is every release of that image.
+func Lift(newest Event, id release.ID, reason string, stamp Stamp) (Event, error) {
+	meant := func(q Quarantine) bool { return q.Release.Named(string(id)) }
+	i := slices.IndexFunc(newest.State.Quarantined, meant)
+	if i < 0 {
+		return Event{}, fault.Inputf("%s is not in quarantine", id.Short()).
 			WithHint("list what is: backstep status")
 	}
-	r := q.Release
+	r := newest.State.Quarantined[i].Release
 	e := newest.next(Lifted, stamp)
 	e.Release, e.Reason = &r, reason
-	e.State.Quarantined = slices.DeleteFunc(e.State.Quarantined, func(q Quarantine) bool { return q.Release.Digest == d })
+	e.State.Quarantined = slices.DeleteFunc(e.State.Quarantined, meant)
 	e.State.LastGood = lastGood(e.State)
 	return e, nil
 }
@@ -325,27 +337,27 @@ func (s Snapshot) Admit(r release.Release, now time.Time, through bool) error {
 			f.At.UTC().Format(time.RFC3339), until, f.Author, f.Reason).
 			WithHint("when it is safe again: backstep unfreeze --reason …; for a hotfix: deploy --through-freeze REASON")
 	}
-	if q := s.QuarantineOf(r.Digest); q != nil {
+	if q := s.QuarantineOf(r.ID()); q != nil {
 		return fault.Errorf(fault.Refused, "%s is in quarantine since %s by %s: %s",
 			r, q.At.UTC().Format(time.RFC3339), q.Author, q.Reason).
-			WithHint("deploy another build, or lift it: backstep lift --digest %s --reason …", r.Digest)
+			WithHint("deploy another build, or lift it: backstep lift --digest %s --reason …", r.ID())
 	}
 	return nil
 }
 
 // WayBack is the release that a rollback goes to, and why that one: the newest good release that is neither
-// live nor in quarantine, or the one whose version or digest is to, when to is not empty.
+// live nor in quarantine, or the one that is named to, when to is not empty.
 func (s Snapshot) WayBack(to string) (release.Release, string, error) {
 	known := []string{}
+	var forbidden *Quarantine // of the first that is named
 	for _, r := range s.Recent {
-		if s.Live != nil && r.Release.Digest == s.Live.Release.Digest {
+		if s.Live != nil && r.Release.ID() == s.Live.Release.ID() {
 			continue
 		}
-		named := to != "" && (r.Release.Version == to || string(r.Release.Digest) == to)
-		switch q := s.QuarantineOf(r.Release.Digest); {
+		named := r.Release.Named(to)
+		switch q := s.QuarantineOf(r.Release.ID()); {
 		case named && q != nil:
-			return release.Release{}, "", fault.Errorf(fault.Refused, "%s is in quarantine: %s", r.Release, q.Reason).
-				WithHint("lift it first: backstep lift --digest %s --reason …", r.Release.Digest)
+			forbidden = cmp.Or(forbidden, q)
 		case named:
 			return r.Release, "it was given by name", nil
 		case q == nil && to == "" && r.Good:
@@ -353,6 +365,10 @@ func (s Snapshot) WayBack(to string) (release.Release, string, error) {
 		case q == nil:
 			known = append(known, r.Release.String())
 		}
+	}
+	if forbidden != nil {
+		return release.Release{}, "", fault.Errorf(fault.Refused, "%s is in quarantine: %s", forbidden.Release, forbidden.Reason).
+			WithHint("lift it first: backstep lift --digest %s --reason …", forbidden.Release.ID())
 	}
 	if to != "" {
 		return release.Release{}, "", fault.Inputf("release %q is not one that the ledger could go back to", to).

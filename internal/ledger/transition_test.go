@@ -49,7 +49,7 @@ func (h *history) take(next Event, err error) {
 }
 
 // condemned says whether what is live is in quarantine.
-func condemned(s Snapshot) bool { return s.Live != nil && s.QuarantineOf(s.Live.Release.Digest) != nil }
+func condemned(s Snapshot) bool { return s.Live != nil && s.QuarantineOf(s.Live.Release.ID()) != nil }
 
 func (h *history) true(before Snapshot) {
 	h.Helper()
@@ -57,16 +57,16 @@ func (h *history) true(before Snapshot) {
 	if len(s.Recent) > recentLimit || len(s.Adopted) > adoptedLimit {
 		h.Fatalf("%d recent releases, %d adopted notes", len(s.Recent), len(s.Adopted))
 	}
-	seen := map[release.Digest]bool{}
+	seen := map[release.ID]bool{}
 	for _, r := range s.Recent {
-		if seen[r.Release.Digest] {
+		if seen[r.Release.ID()] {
 			h.Fatalf("%s is twice among the recent ones", r.Release)
 		}
-		seen[r.Release.Digest] = true
+		seen[r.Release.ID()] = true
 	}
 	var lastGood *Entry
 	for i, r := range s.Recent {
-		if r.Good && s.QuarantineOf(r.Release.Digest) == nil {
+		if r.Good && s.QuarantineOf(r.Release.ID()) == nil {
 			lastGood = &s.Recent[i]
 			break
 		}
@@ -89,7 +89,7 @@ func (h *history) true(before Snapshot) {
 		h.Fatalf("the way back leads to %s, which is not good", to)
 	case s.LastGood != nil && s.LastGood.Release != s.Live.Release && (err != nil || to != s.LastGood.Release):
 		h.Fatalf("the way back leads to %s (%v), and %s is the last good one", to, err, s.LastGood.Release)
-	case err == nil && (to.Digest == s.Live.Release.Digest || s.QuarantineOf(to.Digest) != nil):
+	case err == nil && (to.ID() == s.Live.Release.ID() || s.QuarantineOf(to.ID()) != nil):
 		h.Fatalf("the way back leads to %s", to)
 	}
 	if freeze := s.FreezeBy(ByPerson); h.person != (freeze != nil) {
@@ -109,7 +109,7 @@ func TestSnapshotsStayTrue(t *testing.T) {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0, 1, 2:
 				r := some()
-				if s.QuarantineOf(r.Digest) != nil {
+				if s.QuarantineOf(r.ID()) != nil {
 					continue
 				}
 				good := false
@@ -171,7 +171,7 @@ func TestSnapshotsStayTrue(t *testing.T) {
 					h.take(FinishRollback(h.e, key, h.stamp(), note))
 				}
 				now := h.e.State
-				if now.Live.Release != to || now.Live.ID != id || !now.Live.Restored || now.QuarantineOf(s.Live.Release.Digest) == nil ||
+				if now.Live.Release != to || now.Live.ID != id || !now.Live.Restored || now.QuarantineOf(s.Live.Release.ID()) == nil ||
 					now.FreezeBy(ByRollback) == nil || note != nil && !now.HasAdopted(id) {
 					t.Fatalf("rolled back from %s to %s: %+v", s.Live.Release, to, now)
 				}
@@ -216,8 +216,8 @@ func TestSnapshotsStayTrue(t *testing.T) {
 				h.take(next, err)
 			case 9:
 				r := some()
-				next, err := Lift(h.e, r.Digest, "mistake", h.stamp())
-				if (err == nil) != (s.QuarantineOf(r.Digest) != nil) {
+				next, err := Lift(h.e, r.ID(), "mistake", h.stamp())
+				if (err == nil) != (s.QuarantineOf(r.ID()) != nil) {
 					t.Fatalf("lift %s: %v", r, err)
 				}
 				if err == nil {

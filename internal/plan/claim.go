@@ -61,6 +61,13 @@ type Claim struct {
 	Entry    string           `json:"entry,omitempty"` // the name of Wanted's entry in the ledger
 	Back     *release.Release `json:"back,omitempty"`  // where a rollback of Wanted goes; nil when there is no good release
 	Restored bool             `json:"restored,omitempty"`
+	// Configurations are those of Wanted and Back, so that they can be started without the ledger.
+	Configurations map[release.Fingerprint]release.Configuration `json:"configurations,omitempty"`
+	// Former are the ledgers that this one has taken over from: what carries their names on the target is ours as well.
+	Former []string `json:"former,omitempty"`
+	// Key is what the fingerprints of secrets are made with. It is kept on the targets only: there it protects nothing, since who
+	// can read it can read the secrets; in the ledger it would let everybody try them out.
+	Key string `json:"key,omitempty"`
 }
 
 // Note is what a rollback leaves on a target before it moves the traffic, for the ledger to adopt. It stays until the
@@ -79,10 +86,10 @@ type Note struct {
 	Evidence  string          `json:"evidence,omitempty"`
 }
 
-// Condemned is the note that quarantines d, or nil.
-func (s State) Condemned(d release.Digest) *Note {
+// Condemned is the note that quarantines the release, or nil.
+func (s State) Condemned(id release.ID) *Note {
 	for i := range s.Notes {
-		if n := &s.Notes[i]; n.Condemn && n.Left.Digest == d {
+		if n := &s.Notes[i]; n.Condemn && n.Left.ID() == id {
 			return n
 		}
 	}

@@ -22,12 +22,21 @@ const (
 // Phase is how far an instance has come.
 type Phase string
 
-// The phases. Failed is final: the target does not try again by itself.
+// The phases. Failed is final: the target does not try again by itself. What is parked is stopped, and only has to be started.
 const (
 	Starting Phase = "starting"
 	Ready    Phase = "ready"
 	Failed   Phase = "failed"
+	Parked   Phase = "parked"
 )
+
+// Replica is one of several copies of a release on a target.
+type Replica struct {
+	Phase   Phase  `json:"phase"`
+	Reason  string `json:"reason,omitempty"`  // why it failed, or what it is waiting for
+	Address string `json:"address,omitempty"` // host:port at which it is asked now
+	Front   string `json:"front,omitempty"`   // host:port for a load balancer, which never means another release; Address when empty
+}
 
 // Instance is one release on a target.
 type Instance struct {
@@ -38,6 +47,47 @@ type Instance struct {
 	Reason  string          `json:"reason,omitempty"`  // why it failed, or what it is waiting for
 	// Restarts counts how often the target has started it again by itself, after it ended.
 	Restarts int `json:"restarts,omitempty"`
+	// Replicas are its copies; the target that knows only one leaves them out.
+	Replicas []Replica `json:"replicas,omitempty"`
+}
+
+// Sum makes what the replicas say what the instance says: it has failed when one has, and is ready when all are.
+func (in *Instance) Sum() {
+	in.Phase, in.Reason = Ready, ""
+	worst := map[Phase]int{Ready: 0, Parked: 1, Starting: 2, Failed: 3}
+	for i, r := range in.Replicas {
+		if i == 0 {
+			in.Address = r.Address
+		}
+		if worst[r.Phase] > worst[in.Phase] {
+			if in.Phase, in.Reason = r.Phase, r.Reason; len(in.Replicas) > 1 && r.Reason != "" {
+				in.Reason = fmt.Sprintf("replica %d: %s", i+1, r.Reason)
+			}
+		}
+	}
+}
+
+// Addresses are where probes ask it, one replica after the other.
+func (in Instance) Addresses() []string {
+	all := []string{in.Address}
+	for i, r := range in.Replicas {
+		if i == 0 {
+			all = nil
+		}
+		all = append(all, r.Address)
+	}
+	return all
+}
+
+// Fronts are the addresses that a load balancer shares its traffic out to.
+func (in Instance) Fronts() []string {
+	all := in.Addresses()
+	for i, r := range in.Replicas {
+		if r.Front != "" {
+			all[i] = r.Front
+		}
+	}
+	return all
 }
 
 // State is what a target says of itself.
@@ -45,16 +95,29 @@ type State struct {
 	Claim     Claim      `json:"claim"`           // the highest one made on it; the zero value when there is none
 	Notes     []Note     `json:"notes,omitempty"` // of rollbacks; the highest number first
 	Instances []Instance `json:"instances"`
+	// Configurations are those that the instances were started with, as far as the target knows them.
+	Configurations map[release.Fingerprint]release.Configuration `json:"configurations,omitempty"`
 }
 
-// Find is the instance of the release with this digest, or nil.
-func (s State) Find(d release.Digest) *Instance {
+// Find is the instance of the release, or nil.
+func (s State) Find(id release.ID) *Instance {
 	for i := range s.Instances {
-		if s.Instances[i].Release.Digest == d {
+		if s.Instances[i].Release.ID() == id {
 			return &s.Instances[i]
 		}
 	}
 	return nil
+}
+
+// Know notes the configuration that an instance of the release was started with.
+func (s *State) Know(r release.Release, c release.Configuration) {
+	if r.Config == "" || len(c) == 0 {
+		return
+	}
+	if s.Configurations == nil {
+		s.Configurations = map[release.Fingerprint]release.Configuration{}
+	}
+	s.Configurations[r.Config] = c
 }
 
 // Serving is the instance with the most traffic, or nil when none has any.
@@ -78,13 +141,14 @@ const (
 	Shift  Verb = "shift"  // give it a share of the traffic; the rest stays with From
 	Watch  Verb = "watch"  // judge it at this share
 	Retire Verb = "retire" // drain and remove it
+	Park   Verb = "park"   // drain and stop it, and keep what a start needs
 )
 
 // Operation is one change of a target, or one wait.
 type Operation struct {
 	Do      Verb            `json:"do"`
 	Release release.Release `json:"release"`
-	From    *release.Digest `json:"from,omitempty"`   // shift: who keeps the rest of the traffic; nil when nobody does
+	From    *release.ID     `json:"from,omitempty"`   // shift: who keeps the rest of the traffic; nil when nobody does
 	Weight  int             `json:"weight,omitempty"` // shift: percent of the traffic for the release
 }
 
@@ -112,8 +176,8 @@ func (p Plan) String() string {
 type Wanted struct {
 	Release  release.Release
 	Strategy Strategy
-	Weights  []int            // canary: the percentages before 100, rising
-	Keep     []release.Digest // stays on the target without traffic: the warm way back
+	Weights  []int        // canary: the percentages before 100, rising
+	Keep     []release.ID // stays on the target without traffic: the warm way back
 }
 
 // For is the plan that brings current to wanted. It is pure and total: what cannot be reached is for the
@@ -122,27 +186,27 @@ type Wanted struct {
 func For(current State, wanted Wanted) Plan {
 	var p, last Plan
 	serving := current.Serving()
-	keep := map[release.Digest]bool{wanted.Release.Digest: true}
-	for _, d := range wanted.Keep {
-		keep[d] = true
+	keep := map[release.ID]bool{wanted.Release.ID(): true}
+	for _, id := range wanted.Keep {
+		keep[id] = true
 	}
 	if serving != nil {
-		keep[serving.Release.Digest] = true
+		keep[serving.Release.ID()] = true
 	}
 	for _, in := range current.Instances {
 		switch {
-		case !keep[in.Release.Digest] && in.Weight == 0:
+		case !keep[in.Release.ID()] && in.Weight == 0:
 			p = append(p, Operation{Do: Retire, Release: in.Release})
-		case !keep[in.Release.Digest]:
+		case !keep[in.Release.ID()]:
 			last = append(last, Operation{Do: Retire, Release: in.Release})
 		}
 	}
-	there := current.Find(wanted.Release.Digest)
+	there := current.Find(wanted.Release.ID())
 	if there != nil && there.Phase == Failed {
 		p = append(p, Operation{Do: Retire, Release: there.Release})
 		there = nil
 	}
-	if there == nil || there.Phase == Starting { // who made it may have died before starting it
+	if there == nil || there.Phase == Starting || there.Phase == Parked { // who made it may have died before starting it
 		p = append(p, Operation{Do: Stage, Release: wanted.Release})
 	}
 	if wanted.Strategy != Recreate && (there == nil || there.Phase != Ready) {
@@ -151,9 +215,10 @@ func For(current State, wanted Wanted) Plan {
 	if there != nil && there.Weight == 100 {
 		return append(p, last...)
 	}
-	var from *release.Digest
-	if serving != nil && serving.Release.Digest != wanted.Release.Digest {
-		from = &serving.Release.Digest
+	var from *release.ID
+	if serving != nil && serving.Release.ID() != wanted.Release.ID() {
+		id := serving.Release.ID()
+		from = &id
 		if wanted.Strategy == Canary {
 			for _, weight := range wanted.Weights {
 				if there != nil && weight <= there.Weight {
@@ -175,9 +240,9 @@ func For(current State, wanted Wanted) Plan {
 // Back is the plan that gives to all the traffic again: one shift when it is ready, else it is started first. Nothing is
 // removed, except what stands in its own way.
 func Back(current State, to release.Release) Plan {
-	var keep []release.Digest
+	var keep []release.ID
 	for _, in := range current.Instances {
-		keep = append(keep, in.Release.Digest)
+		keep = append(keep, in.Release.ID())
 	}
 	return For(current, Wanted{Release: to, Strategy: BlueGreen, Keep: keep})
 }

@@ -33,7 +33,7 @@ func TestFor(t *testing.T) {
 		now      []Instance
 		strategy Strategy
 		weights  []int
-		keep     []release.Digest
+		keep     []release.ID
 		want     string
 	}{
 		{"first release", nil, BlueGreen, nil, nil, "stage b, await b, shift b100"},
@@ -44,7 +44,7 @@ func TestFor(t *testing.T) {
 		{"still starting", []Instance{on("a", 100, Ready), on("b", 0, Starting)}, BlueGreen, nil, nil, "stage b, await b, shift b100"},
 		{"a failed one is started anew", []Instance{on("a", 100, Ready), on("b", 0, Failed)}, BlueGreen, nil, nil, "retire b, stage b, await b, shift b100"},
 		{"what nobody needs goes first", []Instance{on("a", 100, Ready), on("c", 0, Ready)}, BlueGreen, nil, nil, "retire c, stage b, await b, shift b100"},
-		{"what is to be kept stays", []Instance{on("a", 100, Ready), on("c", 0, Ready)}, BlueGreen, nil, []release.Digest{rel("c").Digest}, "stage b, await b, shift b100"},
+		{"what is to be kept stays", []Instance{on("a", 100, Ready), on("c", 0, Ready)}, BlueGreen, nil, []release.ID{rel("c").ID()}, "stage b, await b, shift b100"},
 		{"there already", []Instance{on("b", 100, Ready)}, BlueGreen, nil, nil, ""},
 		{"a third one with traffic goes last", []Instance{on("a", 60, Ready), on("c", 40, Ready)}, BlueGreen, nil, nil, "stage b, await b, shift b100, retire c"},
 	} {

@@ -11,7 +11,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 )
 
-// Digest is sha256:… of an image's manifest: the only identity that is ever deployed.
+// Digest is sha256:… of an image's manifest.
 type Digest string
 
 var digestShape = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
@@ -32,23 +32,70 @@ func (d Digest) Short() string {
 	return string(d[7:19])
 }
 
-// Release is one image, with what a person knows it by. Two releases are the same when their digests are.
+// ID names what runs: the digest of the image, and after a + the fingerprint of the configuration when there is one.
+type ID string
+
+var idShape = regexp.MustCompile(`^sha256:[0-9a-f]{64}(\+[0-9a-f]{16})?$`)
+
+// ParseID checks the shape of s. A digest alone is an ID as well.
+func ParseID(s string) (ID, error) {
+	if !idShape.MatchString(s) {
+		return "", fmt.Errorf("release %q: want sha256: and 64 lower-case hexadecimal digits, with + and 16 more when its configuration matters", s)
+	}
+	return ID(s), nil
+}
+
+// Digest is that of the image.
+func (id ID) Digest() Digest {
+	digest, _, _ := strings.Cut(string(id), "+")
+	return Digest(digest)
+}
+
+// Config is the fingerprint of the configuration.
+func (id ID) Config() Fingerprint {
+	_, config, _ := strings.Cut(string(id), "+")
+	return Fingerprint(config)
+}
+
+// Short is both parts cut for people.
+func (id ID) Short() string {
+	if config := id.Config(); config != "" {
+		return id.Digest().Short() + "+" + config.Short()
+	}
+	return id.Digest().Short()
+}
+
+// Release is one image in one configuration, with what a person knows it by. Two releases are the same when their IDs are.
 type Release struct {
-	Digest     Digest `json:"digest"`
-	Repository string `json:"repository,omitempty"` // registry/name, without tag or digest
-	Version    string `json:"version,omitempty"`    // SemVer without v; "" when the image carries none
-	Commit     string `json:"commit,omitempty"`     // the source revision; "" when the image carries none
+	Digest     Digest      `json:"digest"`
+	Config     Fingerprint `json:"config,omitempty"`     // of what it is started with
+	Repository string      `json:"repository,omitempty"` // registry/name, without tag or digest
+	Version    string      `json:"version,omitempty"`    // SemVer without v; "" when the image carries none
+	Commit     string      `json:"commit,omitempty"`     // the source revision; "" when the image carries none
+}
+
+// ID names the release.
+func (r Release) ID() ID {
+	if r.Config == "" {
+		return ID(r.Digest)
+	}
+	return ID(string(r.Digest) + "+" + string(r.Config))
+}
+
+// Named says whether a person means the release by name: its version, its digest or its ID.
+func (r Release) Named(name string) bool {
+	return name != "" && (name == r.Version || name == string(r.Digest) || name == string(r.ID()))
 }
 
 // Reference is the name to pull the release by.
 func (r Release) Reference() string { return r.Repository + "@" + string(r.Digest) }
 
-// String is the version when there is one, and the short digest.
+// String is the version when there is one, and the short ID.
 func (r Release) String() string {
 	if r.Version == "" {
-		return r.Digest.Short()
+		return r.ID().Short()
 	}
-	return r.Version + " (" + r.Digest.Short() + ")"
+	return r.Version + " (" + r.ID().Short() + ")"
 }
 
 // ParseVersion is nil when s is SemVer without v. The error says what is wanted; its hint, where there is one, is s as it should be.

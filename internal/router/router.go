@@ -15,7 +15,7 @@ type Router interface {
 	// Shift gives each release its percentage; one that is not named gets none. The sum is 100. When it
 	// returns, new connections follow it. It is refused like a change of the target when by is not the token of the
 	// claim on the target.
-	Shift(ctx context.Context, by plan.Token, weights map[release.Digest]int) error
+	Shift(ctx context.Context, by plan.Token, weights map[release.ID]int) error
 }
 
 // Front is a load balancer that stands in front of a target and knows addresses, not releases. An address is

@@ -41,6 +41,14 @@ func Unwritten(err error) [][2]string {
 	return [][2]string{{"ledger", "not written yet (" + err.Error() + "); it is kept on the target, and the next run writes it down"}}
 }
 
+// Secrets is the row of the secrets that have changed since a restored release was deployed; none when all are the same.
+func Secrets(changed []string) [][2]string {
+	if len(changed) == 0 {
+		return nil
+	}
+	return [][2]string{{"secrets changed since", strings.Join(changed, ", ") + "; it has those of today from its next start on"}}
+}
+
 // Partial is how far a plan came, for the page of a change that failed.
 func Partial(done, notTried plan.Plan, failed string) [][2]string {
 	var rows [][2]string

@@ -2,7 +2,9 @@ package target
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/backstep/backstep/internal/plan"
@@ -44,21 +46,25 @@ func (b behind) Observe(ctx context.Context) (plan.State, error) {
 	}
 	for i := range state.Instances {
 		in := &state.Instances[i]
-		if w := weights[in.Address]; in.Address != "" && w > 0 {
-			in.Weight = max(1, w*100/sum)
+		own := 0
+		for _, at := range in.Fronts() {
+			own += weights[at]
+		}
+		if own > 0 {
+			in.Weight = max(1, own*100/sum)
 		}
 	}
 	return state, nil
 }
 
 // Shift looks at the releases that get traffic and at no other: one that hangs must not hold up the way back.
-func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.Digest]int) error {
+func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.ID]int) error {
 	if err := b.Holds(ctx, by); err != nil {
 		return err
 	}
 	var state plan.State
-	for d := range weights {
-		in, err := b.Find(ctx, d)
+	for id := range weights {
+		in, err := b.Find(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -73,39 +79,70 @@ func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.Di
 	return b.front.Shift(ctx, shares)
 }
 
-func (b behind) Retire(ctx context.Context, by plan.Token, d release.Digest, drain time.Duration) error {
+func (b behind) Retire(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
+	return b.leave(ctx, by, id, drain, b.Backend.Retire)
+}
+
+func (b behind) Park(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
+	return b.leave(ctx, by, id, drain, b.Backend.Park)
+}
+
+// leave takes the release out of the load balancer before it leaves the target.
+func (b behind) leave(ctx context.Context, by plan.Token, id release.ID, drain time.Duration,
+	then func(context.Context, plan.Token, release.ID, time.Duration) error) error {
 	if err := b.Holds(ctx, by); err != nil {
 		return err
 	}
-	in, err := b.Find(ctx, d)
+	in, err := b.Find(ctx, id)
 	if err != nil {
 		return err
 	}
-	if in != nil && in.Address != "" {
-		if err := b.front.Drain(ctx, in.Address, drain); err != nil {
+	if in != nil {
+		if err := b.drain(ctx, in.Fronts(), drain); err != nil {
 			return err
 		}
 	}
-	return b.Backend.Retire(ctx, by, d, drain)
+	return then(ctx, by, id, drain)
+}
+
+// drain drains all addresses side by side.
+func (b behind) drain(ctx context.Context, all []string, drain time.Duration) error {
+	faults := make([]error, len(all))
+	var each sync.WaitGroup
+	for i, at := range all {
+		if at != "" {
+			each.Go(func() { faults[i] = b.front.Drain(ctx, at, drain) })
+		}
+	}
+	each.Wait()
+	return errors.Join(faults...)
 }
 
 // addresses is where the traffic goes when each release gets its percentage. All have to be ready, and the
 // sum has to be 100.
-func addresses(state plan.State, weights map[release.Digest]int) (map[string]int, error) {
+func addresses(state plan.State, weights map[release.ID]int) (map[string]int, error) {
 	sum, shares := 0, map[string]int{}
-	for d, w := range weights {
-		in := state.Find(d)
+	for id, w := range weights {
+		in := state.Find(id)
 		switch {
 		case in == nil:
-			return nil, fmt.Errorf("%s is not on the target", d.Short())
+			return nil, fmt.Errorf("%s is not on the target", id.Short())
 		case w < 0:
-			return nil, fmt.Errorf("a weight of %d for %s", w, d.Short())
+			return nil, fmt.Errorf("a weight of %d for %s", w, id.Short())
 		case w > 0 && in.Phase != plan.Ready:
 			return nil, fmt.Errorf("%s is %s, and gets no traffic", in.Release, in.Phase)
 		}
 		sum += w
-		if w > 0 {
-			shares[in.Address] += w
+		for i, at := range in.Fronts() {
+			// The first ones get what is left over: 50 % for three are 17, 17 and 16.
+			n := len(in.Fronts())
+			share := w / n
+			if i < w%n {
+				share++
+			}
+			if share > 0 {
+				shares[at] += share
+			}
 		}
 	}
 	if sum != 100 {

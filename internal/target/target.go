@@ -28,8 +28,10 @@ type Target interface {
 	// Stage starts r without giving it traffic, and returns before it is ready. Nothing is changed when the
 	// image cannot be had.
 	Stage(ctx context.Context, by plan.Token, r release.Release) error
-	// Retire stops giving d new requests, lets it finish those it has for at most drain, and removes it.
-	Retire(ctx context.Context, by plan.Token, d release.Digest, drain time.Duration) error
+	// Park is Retire, but what a start needs stays: Find says that the release is parked, and Stage starts it again.
+	Park(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error
+	// Retire stops giving the release new requests, lets it finish those it has for at most drain, and removes it.
+	Retire(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error
 }
 
 // Fence keeps the highest claim on a target, and the notes of rollbacks.
@@ -47,13 +49,13 @@ type Inventory interface {
 	// Observe says who claimed the target, what runs, and how ready it is. It takes about a second at most, also
 	// when a release does not answer.
 	Observe(ctx context.Context) (plan.State, error)
-	// Find is the one instance of d, or nil; a release that hangs cannot delay what is said of another. Its Weight
+	// Find is the one instance of the release, or nil; a release that hangs cannot delay what is said of another. Its Weight
 	// is not set.
-	Find(ctx context.Context, d release.Digest) (*plan.Instance, error)
+	Find(ctx context.Context, id release.ID) (*plan.Instance, error)
 	// Has says whether r could be staged without its registry.
 	Has(ctx context.Context, r release.Release) (bool, error)
-	// Logs is the last lines that d has written, the oldest first; none when d is not there.
-	Logs(ctx context.Context, d release.Digest, lines int) ([]string, error)
+	// Logs is the last lines that the release has written, the oldest first; none when it is not there.
+	Logs(ctx context.Context, id release.ID, lines int) ([]string, error)
 }
 
 // Kind is one kind of target. To add one: a package below this one with func Kind, targettest passing
@@ -68,13 +70,26 @@ type Kind struct {
 	New func() (inputs []input.Input, open func(Environment) (Target, router.Router, error))
 }
 
+// Started is what a release is started with.
+type Started struct {
+	Values map[string][]string   // of the inputs that are OfRelease, by their names, with today's secrets; defaults are left out
+	Config release.Configuration // what they come from, to be kept with what runs
+	// Secrets is a fingerprint of all secrets among the values: another one means that one of them has changed.
+	Secrets string
+}
+
+// Variables are the environment variables among the values, as KEY=VALUE.
+func (s Started) Variables() []string { return s.Values["env"] }
+
 // Environment is what a target may need of its surroundings.
 type Environment struct {
 	Service     string              // the name that everything on the target is labelled with
+	Ledger      string              // the name of the ledger that owns what is on the target
+	Drain       time.Duration       // how long a release may finish its requests before it is ended
 	Environment release.Environment // likewise
-	// Variables are what each release runs with. They are asked for when a release is started, and for nothing else:
-	// a secret that is missing must not close the way back to what is warm.
-	Variables  func() (map[string]string, error)
+	// Start is what a release is started with. It is called when one is started, and for nothing else: a secret that is
+	// missing must not close the way back to what is warm.
+	Start      func(release.Release) (Started, error)
 	EngineAuth func(ctx context.Context, repository string) (string, error) // the credentials for a repository, as X-Registry-Auth of an engine
 	Routed     bool                                                         // a router of the configuration stands in front
 }

@@ -134,7 +134,7 @@ func (t Turn) Persist(ctx context.Context, change func() error) error {
 // serve gives r all the traffic. What is not there, or has ended, is started first. A target that has no room for two
 // starts it when it gets the traffic: hence the second wait.
 func (t Turn) serve(ctx context.Context, s Site, by plan.Token, r release.Release) error {
-	in, err := s.Target.Find(ctx, r.Digest)
+	in, err := s.Target.Find(ctx, r.ID())
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (t Turn) serve(ctx context.Context, s Site, by plan.Token, r release.Releas
 		}
 		t.point("staged " + string(t.Claim.Aim))
 	}
-	if err := s.Router.Shift(ctx, by, map[release.Digest]int{r.Digest: 100}); err != nil {
+	if err := s.Router.Shift(ctx, by, map[release.ID]int{r.ID(): 100}); err != nil {
 		return err
 	}
 	return Await(ctx, s.Target, r, t.Ready)
@@ -170,8 +170,8 @@ func (t Turn) yield(ctx context.Context, s Site) error {
 	if now.Aim == plan.Do || now.Aim == plan.Done {
 		return fenced
 	}
-	if in := state.Find(now.Wanted.Digest); in != nil && in.Phase == plan.Ready && in.Weight != 100 {
-		return errors.Join(fenced, s.Router.Shift(ctx, now.Token, map[release.Digest]int{now.Wanted.Digest: 100}))
+	if in := state.Find(now.Wanted.ID()); in != nil && in.Phase == plan.Ready && in.Weight != 100 {
+		return errors.Join(fenced, s.Router.Shift(ctx, now.Token, map[release.ID]int{now.Wanted.ID(): 100}))
 	}
 	return fenced
 }
@@ -190,7 +190,7 @@ func Await(ctx context.Context, from target.Inventory, r release.Release, timeou
 	defer cancel()
 	tried := ""
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		in, err := from.Find(ctx, r.Digest)
+		in, err := from.Find(ctx, r.ID())
 		switch {
 		case err != nil && ctx.Err() == nil:
 			return err
@@ -200,7 +200,7 @@ func Await(ctx context.Context, from target.Inventory, r release.Release, timeou
 		case in.Phase == plan.Ready:
 			return nil
 		case in.Phase == plan.Failed:
-			return withLines(from, r.Digest, fault.Errorf(fault.Failed, "%s", in.Reason))
+			return withLines(from, r.ID(), fault.Errorf(fault.Failed, "%s", in.Reason))
 		default:
 			tried = in.Reason
 		}
@@ -212,16 +212,16 @@ func Await(ctx context.Context, from target.Inventory, r release.Release, timeou
 			if tried != "" {
 				tried = ": " + tried
 			}
-			return withLines(from, r.Digest, fault.Errorf(fault.Failed, "not ready after %s%s", timeout, tried))
+			return withLines(from, r.ID(), fault.Errorf(fault.Failed, "not ready after %s%s", timeout, tried))
 		case <-time.After(pause):
 		}
 	}
 }
 
-func withLines(from target.Inventory, d release.Digest, e *fault.Error) error {
+func withLines(from target.Inventory, id release.ID, e *fault.Error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	lines, err := from.Logs(ctx, d, lastLines)
+	lines, err := from.Logs(ctx, id, lastLines)
 	if err != nil || len(lines) == 0 {
 		return e
 	}

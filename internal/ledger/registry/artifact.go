@@ -96,8 +96,8 @@ func (l *Ledger) read(ctx context.Context, tag string) (record, error) {
 		err = json.Unmarshal([]byte(annotations[eventKey]), &r.event)
 	}
 	r.skipped, r.before = annotations[skippedKey], strings.Fields(annotations[beforeKey])
-	if err == nil && (r.event.Environment != l.env || tag != l.hint() && tag != l.name(r.event.Seq) || tag == l.hint() && r.skipped != "") {
-		err = fmt.Errorf("it holds event %d of %q", r.event.Seq, r.event.Environment)
+	if err == nil && (r.event.Service != l.service || r.event.Environment != l.env || tag != l.hint() && tag != l.name(r.event.Seq) || tag == l.hint() && r.skipped != "") {
+		err = fmt.Errorf("it holds event %d of %q in %q", r.event.Seq, r.event.Service, r.event.Environment)
 	}
 	if err != nil {
 		r.garbage = fmt.Errorf("read %s:%s: %w", l.repository, tag, err)

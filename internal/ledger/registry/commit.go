@@ -117,7 +117,7 @@ func (c *commit) write(ctx context.Context, p position, e ledger.Event) (*event,
 	if n > lastSeq {
 		return nil, p, fmt.Errorf("write %s: the ledger is full", c.doing(n))
 	}
-	e.Seq, e.Environment, e.Previous = n, c.env, p.digest
+	e.Seq, e.Service, e.Environment, e.Previous = n, c.service, c.env, p.digest
 	own, err := c.encode(e, p.lineage())
 	if err != nil {
 		return nil, p, err
@@ -404,7 +404,7 @@ func (c *commit) across(ctx context.Context, p position, n uint64) (position, er
 // skip writes an event that says nothing new as the number n.
 func (c *commit) skip(ctx context.Context, p position, n uint64, how string) error {
 	last := p.newest()
-	data, err := json.Marshal(ledger.Event{Seq: n, Environment: c.env, Kind: ledger.Skipped, At: last.At, Previous: p.digest, State: last.State})
+	data, err := json.Marshal(ledger.Event{Seq: n, Service: c.service, Environment: c.env, Kind: ledger.Skipped, At: last.At, Previous: p.digest, State: last.State})
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func wantVoid(t *testing.T, l *Ledger, seq uint64, want bool) {
 // A PUT that is applied when the ledger has long gone on is not believed, and nothing is lost.
 func TestLatePUT(t *testing.T) {
 	s := registrytest.NewSwitch(t, registrytest.InProcess(t))
-	l := New(registry.New(), s.Host()+"/acme/shop", "production")
+	l := New(registry.New(), s.Host()+"/acme/shop", "shop", "production")
 	l.grace = shortGrace
 	commitNoted(t, l, "first")
 	l.Wait()
@@ -200,7 +200,7 @@ func TestLateWriterThatIsBelieved(t *testing.T) {
 // Writers that die at any point cost the next one the grace, and some requests.
 func TestDeadWriters(t *testing.T) {
 	ours := func(n uint64, how string) []byte {
-		return pack(eventType, map[string]string{skippedKey: how, eventKey: fmt.Sprintf(`{"seq":%d,"environment":"production","kind":"skipped","state":{}}`, n)})
+		return pack(eventType, map[string]string{skippedKey: how, eventKey: fmt.Sprintf(`{"seq":%d,"service":"shop","environment":"production","kind":"skipped","state":{}}`, n)})
 	}
 	for name, c := range map[string]struct {
 		die      func(l *Ledger)
@@ -440,7 +440,7 @@ func TestTornHintAndEmptyListIsAnError(t *testing.T) {
 		return nil, nil
 	})
 	e, err := pruned.Newest(t.Context())
-	want := fmt.Sprintf("read %s:bs.production: it is no application/vnd.backstep.event.v1; and the registry shows no event", l.repository)
+	want := fmt.Sprintf("read %s:bs.shop.production: it is no application/vnd.backstep.event.v1; and the registry shows no event", l.repository)
 	if err == nil || err.Error() != want {
 		t.Errorf("event %d, %v\nwant %s", e.Seq, err, want)
 	}
@@ -561,7 +561,7 @@ func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 // A registry that is away, only reads, or is full, ends a commit with an error within the caller's time, and heals.
 func TestSwitchedRegistry(t *testing.T) {
 	s := registrytest.NewSwitch(t, registrytest.InProcess(t))
-	l := New(registry.New(), s.Host()+"/acme/shop", "production")
+	l := New(registry.New(), s.Host()+"/acme/shop", "shop", "production")
 	l.grace = shortGrace
 	commitNoted(t, l, "first")
 	l.Wait()

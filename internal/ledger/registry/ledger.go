@@ -1,11 +1,11 @@
 // Package registry keeps a ledger in an OCI registry, as tags beside the image.
 //
-//	bs.<env>.<seq8>             one event; a manifest that is PUT once
-//	bs.<env>                    a hint to the newest event
-//	bs.<env>.l.<seq8>.x and .y  the splitter of a number: who may write the event
-//	bs.<env>.b                  the last beat of the run that changes the environment
-//	bs.<env>.b.<seq8>.<n>       one beat, where tags cannot be moved
-//	bs.<env>.k.<seq8>[.<arch>]  a pin: an image that a rollback may need
+//	bs.<service>.<env>.<seq8>             one event; a manifest that is PUT once
+//	bs.<service>.<env>                    a hint to the newest event
+//	bs.<service>.<env>.l.<seq8>.x and .y  the splitter of a number: who may write the event
+//	bs.<service>.<env>.b                  the last beat of the run that changes the environment
+//	bs.<service>.<env>.b.<seq8>.<n>       one beat, where tags cannot be moved
+//	bs.<service>.<env>.k.<seq8>[.<arch>]  a pin: an image that a rollback may need
 //
 // # How an event is written
 //
@@ -71,6 +71,7 @@ const (
 type Ledger struct {
 	client     *registry.Client
 	repository string
+	service    string
 	env        release.Environment
 	grace      time.Duration
 	silence    time.Duration
@@ -92,9 +93,9 @@ type Ledger struct {
 
 var _ ledger.Ledger = (*Ledger)(nil)
 
-// New is the ledger of env in a repository, registry/name.
-func New(client *registry.Client, repository string, env release.Environment) *Ledger {
-	return &Ledger{client: client, repository: repository, env: env, grace: graceForWriter, silence: silenceAfter,
+// New is the ledger of a service in env, in a repository, registry/name.
+func New(client *registry.Client, repository, service string, env release.Environment) *Ledger {
+	return &Ledger{client: client, repository: repository, service: service, env: env, grace: graceForWriter, silence: silenceAfter,
 		fixedPace: fixedFactor * ledger.BeatEvery}
 }
 
@@ -102,11 +103,14 @@ func New(client *registry.Client, repository string, env release.Environment) *L
 // are removed after Commit has returned. A process that ends earlier leaves tags behind, and loses nothing.
 func (l *Ledger) Wait() { l.tidying.Wait() }
 
-func (l *Ledger) hint() string           { return "bs." + string(l.env) }
-func (l *Ledger) name(seq uint64) string { return fmt.Sprintf("bs.%s.%08d", l.env, seq) }
-func (l *Ledger) x(seq uint64) string    { return fmt.Sprintf("bs.%s.l.%08d.x", l.env, seq) }
-func (l *Ledger) y(seq uint64) string    { return fmt.Sprintf("bs.%s.l.%08d.y", l.env, seq) }
-func (l *Ledger) pin(seq uint64) string  { return fmt.Sprintf("bs.%s.k.%08d", l.env, seq) }
+// scope is what the tags of the ledger begin with: a service and an environment, neither of which has a dot in its name.
+func (l *Ledger) scope() string { return "bs." + l.service + "." + string(l.env) }
+
+func (l *Ledger) hint() string           { return l.scope() }
+func (l *Ledger) name(seq uint64) string { return fmt.Sprintf("%s.%08d", l.scope(), seq) }
+func (l *Ledger) x(seq uint64) string    { return fmt.Sprintf("%s.l.%08d.x", l.scope(), seq) }
+func (l *Ledger) y(seq uint64) string    { return fmt.Sprintf("%s.l.%08d.y", l.scope(), seq) }
+func (l *Ledger) pin(seq uint64) string  { return fmt.Sprintf("%s.k.%08d", l.scope(), seq) }
 func (l *Ledger) doing(n uint64) string  { return l.repository + ":" + l.name(n) }
 func missing(err error) bool             { return errors.Is(err, registry.ErrNotFound) }
 

@@ -36,7 +36,7 @@ func conform(t *testing.T, host, upstream string) {
 	}()
 	ledgertest.Run(t, ledgertest.Subject{Image: image, Parts: parts,
 		Open: func() ledger.Ledger {
-			l := New(registry.New(), host+"/acme/shop", "production")
+			l := New(registry.New(), host+"/acme/shop", "shop", "production")
 			l.grace, l.silence = 400*time.Millisecond, 500*time.Millisecond
 			mu.Lock()
 			defer mu.Unlock()
@@ -50,7 +50,7 @@ func conform(t *testing.T, host, upstream string) {
 				t.Fatal(err)
 			}
 			for _, tag := range tags {
-				if strings.HasPrefix(tag, fmt.Sprintf("bs.production.k.%08d", seq)) {
+				if strings.HasPrefix(tag, fmt.Sprintf("bs.shop.production.k.%08d", seq)) {
 					d, err := client.Head(t.Context(), upstream+"/acme/shop", tag)
 					if err != nil {
 						t.Fatal(err)
@@ -110,7 +110,7 @@ func frozen(reason string) func(ledger.Event) (ledger.Event, error) {
 func written(t *testing.T, n int) (*Ledger, *registry.Client) {
 	t.Helper()
 	client := registry.New()
-	l := New(client, registrytest.InProcess(t)+"/acme/shop", "production")
+	l := New(client, registrytest.InProcess(t)+"/acme/shop", "shop", "production")
 	for range n {
 		commit1(t, l, "x")
 	}
@@ -129,7 +129,7 @@ func commit1(t *testing.T, l *Ledger, reason string) ledger.Event {
 
 // another is a handle as another process would have it.
 func (l *Ledger) another() *Ledger {
-	other := New(registry.New(), l.repository, l.env)
+	other := New(registry.New(), l.repository, l.service, l.env)
 	other.grace, other.silence = l.grace, l.silence
 	return other
 }
@@ -149,7 +149,7 @@ func (l *Ledger) store(t testing.TB, tag string, body []byte) {
 }
 
 func packed(seq uint64) []byte {
-	return pack(eventType, map[string]string{eventKey: fmt.Sprintf(`{"seq":%d,"environment":"production","kind":"freeze","state":{}}`, seq)})
+	return pack(eventType, map[string]string{eventKey: fmt.Sprintf(`{"seq":%d,"service":"shop","environment":"production","kind":"freeze","state":{}}`, seq)})
 }
 
 func TestHintLostTornOrStale(t *testing.T) {
@@ -204,7 +204,7 @@ func TestReadingTakesTwoRequests(t *testing.T) {
 	for _, events := range []int{1, 10, 40} {
 		l, _ := written(t, events)
 		var c counting
-		wantNewest(t, New(registry.New(registry.WithTransport(&c)), l.repository, l.env), uint64(events))
+		wantNewest(t, New(registry.New(registry.WithTransport(&c)), l.repository, l.service, l.env), uint64(events))
 		if got := c.n.Load(); got != 2 {
 			t.Errorf("reading the newest of %d events took %d requests, want 2", events, got)
 		}
@@ -218,7 +218,7 @@ func TestRequestsOfACommit(t *testing.T) {
 		s := registrytest.NewSwitch(t, registrytest.InProcess(t))
 		s.Pages(100)
 		var c counting
-		l := New(registry.New(registry.WithTransport(&c)), s.Host()+"/acme/shop", "production")
+		l := New(registry.New(registry.WithTransport(&c)), s.Host()+"/acme/shop", "shop", "production")
 		direct := registry.New()
 		for n := range tags {
 			if _, err := direct.Put(t.Context(), l.repository, fmt.Sprintf("v%d", n), registry.OCIManifest, []byte("{}")); err != nil {
@@ -227,7 +227,7 @@ func TestRequestsOfACommit(t *testing.T) {
 		}
 		commit1(t, l, "before") // so that there is a hint
 		l.Wait()
-		l = New(registry.New(registry.WithTransport(&c)), l.repository, l.env)
+		l = New(registry.New(registry.WithTransport(&c)), l.repository, l.service, l.env)
 		for _, want := range []struct {
 			name          string
 			waited, total int64
@@ -249,7 +249,7 @@ func TestRequestsOfACommit(t *testing.T) {
 }
 
 func TestARegistryThatCannotBeReadIsNoEmptyHistory(t *testing.T) {
-	down := New(registry.New(registry.WithTransport(refusing{})), "127.0.0.1:1/acme/shop", "production")
+	down := New(registry.New(registry.WithTransport(refusing{})), "127.0.0.1:1/acme/shop", "shop", "production")
 	if e, err := down.Newest(t.Context()); err == nil {
 		t.Errorf("event %d and no error", e.Seq)
 	}
@@ -261,7 +261,7 @@ func (refusing) RoundTrip(*http.Request) (*http.Response, error) { return nil, h
 
 // What is too large is shortened, and only what does not lie on the way back is refused.
 func TestTooLarge(t *testing.T) {
-	l := New(registry.New(), "127.0.0.1:1/acme/shop", "production")
+	l := New(registry.New(), "127.0.0.1:1/acme/shop", "shop", "production")
 	bad := ledger.Quarantine{Reason: strings.Repeat("ü", 600)}
 	event := func(kind ledger.Kind, entries int, evidence string) ledger.Event {
 		e := ledger.Event{Seq: 7, Kind: kind, Evidence: evidence}
@@ -311,14 +311,14 @@ func BenchmarkRead(b *testing.B) {
 	host := registrytest.InProcess(b)
 	client := registry.New()
 	for _, events := range []int{10, 10_000} {
-		l := New(client, fmt.Sprintf("%s/acme/%d", host, events), "production")
+		l := New(client, fmt.Sprintf("%s/acme/%d", host, events), "shop", "production")
 		for seq := uint64(1); seq <= uint64(events); seq++ {
 			l.store(b, l.name(seq), packed(seq))
 		}
 		l.store(b, l.hint(), packed(uint64(events)))
 		b.Run(fmt.Sprint(events), func(b *testing.B) {
 			var c counting
-			reader := New(registry.New(registry.WithTransport(&c)), l.repository, l.env)
+			reader := New(registry.New(registry.WithTransport(&c)), l.repository, l.service, l.env)
 			for b.Loop() {
 				if e, err := reader.Newest(b.Context()); err != nil || e.Seq != uint64(events) {
 					b.Fatal(e.Seq, err)

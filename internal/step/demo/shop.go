@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -16,12 +17,13 @@ const readyPath = "/ready"
 // every customer from then on. Zero never fails. Ready it always is, as bad releases are.
 func shop(ctx context.Context, address, version string, failsAfter time.Duration) error {
 	born := time.Now()
+	cart := strings.TrimSpace("12 items in the cart " + os.Getenv("SHOP_COLOUR")) // what it was configured with shows
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != readyPath && failsAfter > 0 && time.Since(born) > failsAfter {
 			http.Error(w, "checkout: no such column: discount", http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(w, "shop %s: 12 items in the cart\n", version)
+		fmt.Fprintf(w, "shop %s: %s\n", version, cart)
 	})
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/executor"
@@ -17,6 +18,7 @@ import (
 var (
 	outRelease  = input.Output{Name: "release", Help: "The image that is live now, as registry/name@sha256:…."}
 	outDigest   = input.Output{Name: "digest", Help: "Its digest."}
+	outID       = input.Output{Name: "id", Help: "Its ID: the digest, and after a + the fingerprint of its configuration."}
 	outVersion  = input.Output{Name: "version", Help: "Its version; empty when the image carries none."}
 	outPrevious = input.Output{Name: "previous", Help: "The digest that was live before; empty when nothing was."}
 	outSeq      = input.Output{Name: "seq", Help: "The number of the ledger's event that says so."}
@@ -45,7 +47,7 @@ func Step(kinds config.Kinds) step.Step {
 			input.String(&d.TakeOver, "take-over", "Why it may take the place of a verify that is under way. It is kept in the ledger."),
 			input.Bool(&d.DryRun, "dry-run", step.DryRunHelp),
 		), page.Inputs()...),
-		Outputs: []input.Output{outRelease, outDigest, outVersion, outPrevious, outSeq},
+		Outputs: []input.Output{outRelease, outDigest, outID, outVersion, outPrevious, outSeq},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
 			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
 			if err != nil {
@@ -70,6 +72,7 @@ func Step(kinds config.Kinds) step.Step {
 			return rt.Changed(rt.Outputs(
 				step.Value{Output: outRelease, Value: done.Release.Reference()},
 				step.Value{Output: outDigest, Value: string(done.Release.Digest)},
+				step.Value{Output: outID, Value: string(done.Release.ID())},
 				step.Value{Output: outVersion, Value: done.Release.Version},
 				step.Value{Output: outPrevious, Value: string(done.Previous.Digest)},
 				step.Value{Output: outSeq, Value: strconv.FormatUint(done.Seq, 10)},
@@ -105,13 +108,11 @@ func summary(x *executor.Executor, d executor.Deployed) string {
 	if d.Previous.Digest != "" {
 		previous = d.Previous.String()
 	}
-	return step.Report{
-		Title: fmt.Sprintf("Deployed to %s", x.Name),
-		Rows: [][2]string{
-			{"release", d.Release.String()}, {"before", previous},
-			{"strategy", string(x.Config.Strategy)}, {"took", fmt.Sprintf("%.1f s", d.Took.Seconds())},
-			{"event", strconv.FormatUint(d.Seq, 10)},
-		},
-		Timeline: step.Timeline(d.Plan),
-	}.Markdown()
+	rows := [][2]string{{"release", d.Release.String()}, {"before", previous}}
+	if len(d.Changed) > 0 {
+		rows = append(rows, [2]string{"configuration changed", strings.Join(d.Changed, ", ")})
+	}
+	rows = append(rows, [2]string{"strategy", string(x.Config.Strategy)}, [2]string{"took", fmt.Sprintf("%.1f s", d.Took.Seconds())},
+		[2]string{"event", strconv.FormatUint(d.Seq, 10)})
+	return step.Report{Title: fmt.Sprintf("Deployed to %s", x.Name), Rows: rows, Timeline: step.Timeline(d.Plan)}.Markdown()
 }

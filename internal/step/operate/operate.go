@@ -246,17 +246,17 @@ func Unfreeze(kinds config.Kinds) step.Step {
 func Lift(kinds config.Kinds) step.Step {
 	var (
 		reason string
-		digest release.Digest
+		id     release.ID
 	)
 	return command(kinds, "lift", "Take a digest out of quarantine, so that it can be deployed again",
 		"For a release that was found bad by mistake.",
 		[]input.Input{
-			input.Bind(&digest, "digest", "The digest, sha256:….", release.ParseDigest).Must(),
+			input.Bind(&id, "digest", "The digest, sha256:…; or the ID of one release of that image, sha256:…+….", release.ParseID).Must(),
 			input.String(&reason, "reason", step.ReasonHelp).Must(),
 		},
 		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
 			return write(ctx, x, out, asJSON, func(e ledger.Event) (ledger.Event, error) {
-				return ledger.Lift(e, digest, reason, x.Stamp())
+				return ledger.Lift(e, id, reason, x.Stamp())
 			})
 		})
 }

@@ -4,6 +4,7 @@ package rollback
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/backstep/backstep/internal/config"
@@ -76,7 +77,7 @@ func Step(kinds config.Kinds) step.Step {
 			}
 			rows := [][2]string{{"serves again", done.Release.String()}, {"because", done.Why},
 				{"left", done.Left.String()}, {"reason", r.Reason}, {"took", seconds + " s"}}
-			rt.Summary(step.Report{Title: fmt.Sprintf("Rolled back %s", x.Name), Rows: append(rows, step.Unwritten(done.Unwritten)...),
+			rt.Summary(step.Report{Title: fmt.Sprintf("Rolled back %s", x.Name), Rows: slices.Concat(rows, step.Secrets(done.Changed), step.Unwritten(done.Unwritten)),
 				Timeline: step.Timeline(done.Plan), Incident: true}.Markdown())
 			err = rt.Changed(rt.Outputs(
 				step.Value{Output: outRelease, Value: done.Release.Reference()},

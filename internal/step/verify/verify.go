@@ -53,7 +53,7 @@ func Step(kinds config.Kinds) step.Step {
 			"error rate has to keep to the objective. A fail verdict comes as soon as the evidence allows; a pass needs the whole " +
 			"bake and evidence of its own. With `on-fail: rollback` the rollback happens in this very process.",
 		Inputs: append(append(place.Inputs(),
-			input.Bind(&judging.Digest, "digest", "The digest that is to be judged, as deploy hands it on; when another one is live, nothing is touched and the exit code is 7. Empty is what is live.", release.ParseDigest).FromStep(),
+			input.Bind(&judging.Release, "digest", "The digest that is to be judged, as deploy hands it on, or its ID; when another one is live, nothing is touched and the exit code is 7. Empty is what is live.", release.ParseID).FromStep(),
 			input.String(&onFail, "on-fail", "What a fail verdict does: report only, or roll back in the same process.").
 				OneOf(report, rollBack).Or(report),
 			input.String(&onUnknown, "on-unknown", "What an unknown verdict does: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one).").
@@ -96,6 +96,7 @@ func Step(kinds config.Kinds) step.Step {
 				values = append(values, step.Value{Output: outRolled, Value: back.Release.Reference()},
 					step.Value{Output: outSeconds, Value: seconds})
 			}
+			rows = append(rows, step.Secrets(back.Changed)...)
 			rows = append(rows, step.Unwritten(cmp.Or(back.Unwritten, v.Unwritten))...)
 			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows, Incident: e.Verdict != verdict.Pass,
 				Timeline: step.Timeline(back.Plan), Chart: chart(e.Ways)}.Markdown())

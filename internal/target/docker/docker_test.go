@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -60,9 +61,9 @@ func tested(t *testing.T, repository, version, does string) release.Release {
 }
 
 // hold begins a request of a customer that does not end before done is called.
-func hold(t *testing.T, d *docker, customers string, digest release.Digest) (done func()) {
+func hold(t *testing.T, d *docker, customers string, id release.ID) (done func()) {
 	t.Helper()
-	in := must(d.Find(t.Context(), digest))
+	in := must(d.Find(t.Context(), id))
 	get := func(address string) {
 		answer, err := http.Get(address)
 		if err != nil {
@@ -109,7 +110,7 @@ func engine(t *testing.T, o options, env target.Environment) *docker {
 	if os.Getenv("BACKSTEP_E2E") == "" {
 		t.Skip("needs a Docker engine: run make e2e")
 	}
-	o.restart = "unless-stopped"
+	o.restart, o.replicas = "unless-stopped", max(1, o.replicas)
 	env.EngineAuth = registry.New().EngineAuth
 	d, err := open(o, env)
 	if err != nil {
@@ -141,7 +142,7 @@ func unique(t *testing.T) string {
 }
 
 func TestE2EBehindHAProxy(t *testing.T) {
-	d := engine(t, options{port: 8080, ready: "/", memory: "64m", cpus: "0.5", readOnly: true}, target.Environment{
+	d := engine(t, options{spec: spec{port: 8080, ready: "/", memory: "64m", cpus: "0.5", readOnly: true}}, target.Environment{
 		Service: unique(t), Environment: "test", Routed: true})
 	balancer := routertest.HAProxy(t, haproxy.Slots)
 	for _, socket := range []string{balancer.Socket, balancer.Remote} {
@@ -164,11 +165,11 @@ func TestE2EBehindHAProxy(t *testing.T) {
 		targettest.Run(t, targettest.Subject{Target: to, Router: shift, Address: "http://" + balancer.Address,
 			Good: tested(t, repository, "1.0.0", "work"), Other: tested(t, repository, "1.1.0", "work"),
 			Crashing: tested(t, repository, "1.2.0", "crash"), Mute: tested(t, repository, "1.3.0", "mute"),
-			Kill: func(digest release.Digest) {
-				c := must(d.container(t.Context(), digest))
+			Kill: func(id release.ID) {
+				c := must(d.replicas(t.Context(), id))[0]
 				must(d.engine.ContainerKill(t.Context(), c.ID, client.ContainerKillOptions{Signal: "KILL"}))
 			},
-			Busy: func(digest release.Digest) func() { return hold(t, d, "http://"+balancer.Address, digest) }})
+			Busy: func(id release.ID) func() { return hold(t, d, "http://"+balancer.Address, id) }})
 		list := must(d.engine.ContainerList(t.Context(), client.ContainerListOptions{Filters: d.ours()}))
 		one := must(d.engine.ContainerInspect(t.Context(), list.Items[0].ID, client.ContainerInspectOptions{})).Container
 		if h := one.HostConfig; h.Memory != 64<<20 || h.NanoCPUs != 5e8 || !h.ReadonlyRootfs || h.RestartPolicy.Name != "unless-stopped" {
@@ -191,7 +192,7 @@ func claim(t *testing.T, d *docker, seq uint64) plan.Token {
 func settled(t *testing.T, d *docker, r release.Release) plan.Instance {
 	t.Helper()
 	for t.Context().Err() == nil {
-		if in := must(d.Find(t.Context(), r.Digest)); in != nil && in.Phase != plan.Starting {
+		if in := must(d.Find(t.Context(), r.ID())); in != nil && in.Phase != plan.Starting {
 			return *in
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -200,7 +201,7 @@ func settled(t *testing.T, d *docker, r release.Release) plan.Instance {
 }
 
 func TestE2ERecreate(t *testing.T) {
-	d := engine(t, options{port: 8080, publish: "127.0.0.1:18480"}, target.Environment{Service: unique(t), Environment: "test"})
+	d := engine(t, options{spec: spec{port: 8080, publish: "127.0.0.1:18480"}}, target.Environment{Service: unique(t), Environment: "test"})
 	repository := registrytest.Debian(t) + "/shop"
 	old, fresh := shop(t, repository, "1.0.0", "work"), shop(t, repository, "1.1.0", "work")
 	ctx := t.Context()
@@ -209,7 +210,7 @@ func TestE2ERecreate(t *testing.T) {
 		if err := d.Stage(ctx, by, r); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Shift(ctx, by, map[release.Digest]int{r.Digest: 100}); err != nil {
+		if err := d.Shift(ctx, by, map[release.ID]int{r.ID(): 100}); err != nil {
 			t.Fatal(err)
 		}
 		if in := settled(t, d, r); in.Phase != plan.Ready {
@@ -224,7 +225,7 @@ func TestE2ERecreate(t *testing.T) {
 
 // A published port stays the same when the container is restarted, and one that is taken is not insisted on.
 func TestE2EPublished(t *testing.T) {
-	d := engine(t, options{port: 8080, publish: "127.0.0.1", ready: "/"}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
+	d := engine(t, options{spec: spec{port: 8080, publish: "127.0.0.1", ready: "/"}}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
 	r, ctx := shop(t, registrytest.Debian(t)+"/shop", "1.0.0", "work"), t.Context()
 	by := claim(t, d, 1)
 	if err := d.Stage(ctx, by, r); err != nil {
@@ -234,14 +235,14 @@ func TestE2EPublished(t *testing.T) {
 	if first.Phase != plan.Ready {
 		t.Fatalf("%+v", first)
 	}
-	c := must(d.container(ctx, r.Digest))
+	c := must(d.replicas(ctx, r.ID()))[0]
 	must(d.engine.ContainerRestart(ctx, c.ID, client.ContainerRestartOptions{}))
-	if in := settled(t, d, r); in != first {
+	if in := settled(t, d, r); !reflect.DeepEqual(in, first) {
 		t.Errorf("after a restart %+v, want %+v", in, first)
 	}
 	// Somebody takes the port while the container is stopped.
 	must(d.engine.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: "KILL"}))
-	for must(d.Find(ctx, r.Digest)).Phase != plan.Failed {
+	for must(d.Find(ctx, r.ID())).Phase != plan.Failed {
 		time.Sleep(10 * time.Millisecond)
 	}
 	other := must(net.Listen("tcp", first.Address))
@@ -256,7 +257,7 @@ func TestE2EPublished(t *testing.T) {
 
 // A release that hangs costs a second, and not a second each; and it delays nothing that is said of others.
 func TestE2EHanging(t *testing.T) {
-	d := engine(t, options{port: 8080, ready: "/"}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
+	d := engine(t, options{spec: spec{port: 8080, ready: "/"}}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
 	repository, ctx := registrytest.Debian(t)+"/shop", t.Context()
 	good := tested(t, repository, "1.0.0", "work")
 	by := claim(t, d, 1)
@@ -267,25 +268,25 @@ func TestE2EHanging(t *testing.T) {
 		}
 	}
 	for _, r := range hanging {
-		for want := "no answer within 1s"; !strings.HasSuffix(must(d.Find(ctx, r.Digest)).Reason, want); {
+		for want := "no answer within 1s"; !strings.HasSuffix(must(d.Find(ctx, r.ID())).Reason, want); {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
 	settled(t, d, good)
 	begun := time.Now()
 	state := must(d.Observe(ctx))
-	if took := time.Since(begun); took > 2*askTimeout || len(state.Instances) != 4 || state.Find(good.Digest).Phase != plan.Ready {
+	if took := time.Since(begun); took > 2*askTimeout || len(state.Instances) != 4 || state.Find(good.ID()).Phase != plan.Ready {
 		t.Errorf("after %s: %+v", took, state)
 	}
 	begun = time.Now()
-	if in := must(d.Find(ctx, good.Digest)); in.Phase != plan.Ready || time.Since(begun) > askTimeout {
+	if in := must(d.Find(ctx, good.ID())); in.Phase != plan.Ready || time.Since(begun) > askTimeout {
 		t.Errorf("found after %s: %+v", time.Since(begun), in)
 	}
 }
 
 // What is written on a volume by somebody else is told of, and never taken for a claim.
 func TestE2EHostileLabels(t *testing.T) {
-	d := engine(t, options{port: 8080}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
+	d := engine(t, options{spec: spec{port: 8080}}, target.Environment{Service: unique(t), Environment: "test", Routed: true})
 	ctx := t.Context()
 	claim(t, d, 3)
 	for name, c := range map[string]struct{ volume, claim, note, want string }{
@@ -319,7 +320,7 @@ func TestSilentEngine(t *testing.T) {
 	t.Setenv("DOCKER_API_VERSION", "1.41")
 	silent := must(net.Listen("tcp", "127.0.0.1:0"))
 	defer silent.Close()
-	d, err := open(options{port: 8080, engine: "tcp://" + silent.Addr().String()}, target.Environment{Service: "shop", Environment: "test", Routed: true})
+	d, err := open(options{engine: "tcp://" + silent.Addr().String(), spec: spec{port: 8080}}, target.Environment{Service: "shop", Environment: "test", Routed: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,9 +342,10 @@ func TestE2EOptions(t *testing.T) {
 	name := unique(t)
 	var missing error
 	private := registrytest.Private(t, registrytest.Debian(t), "ada", "pass")
-	d := engine(t, options{port: 8080, networks: []string{name + "-front", name + "-back"}, volumes: []string{name + "-uploads:/var/uploads"}, user: "4711:4711"},
-		target.Environment{Service: name, Environment: "test", Routed: true, Variables: func() (map[string]string, error) {
-			return map[string]string{"SHOP_COLOUR": "red; $HOME"}, missing
+	d := engine(t, options{spec: spec{port: 8080, networks: []string{name + "-front", name + "-back"}, volumes: []string{name + "-uploads:/var/uploads"}, user: "4711:4711"}},
+		target.Environment{Service: name, Environment: "test", Routed: true, Start: func(release.Release) (target.Started, error) {
+			return target.Started{Values: map[string][]string{"port": {"8080"}, "networks": {name + "-front", name + "-back"},
+				"volumes": {name + "-uploads:/var/uploads"}, "user": {"4711:4711"}, "env": {"SHOP_COLOUR=red; $HOME"}}}, missing
 		}})
 	ctx := t.Context()
 	network := func(end string) {
@@ -363,7 +365,7 @@ func TestE2EOptions(t *testing.T) {
 	if err := d.Stage(ctx, by, r); err == nil || !strings.Contains(err.Error(), "network "+name+"-front not found") {
 		t.Errorf("a network that does not exist: %v", err)
 	}
-	if err := d.Retire(ctx, by, r.Digest, 0); err != nil {
+	if err := d.Retire(ctx, by, r.ID(), 0); err != nil {
 		t.Error(err)
 	}
 	network("-front")
@@ -423,7 +425,7 @@ func TestE2EOptions(t *testing.T) {
 	if in := settled(t, d, sick); in.Phase != plan.Failed || in.Reason != "its HEALTHCHECK fails: no connection to the orders" {
 		t.Errorf("unhealthy: %+v", in)
 	}
-	c := must(d.container(ctx, good.Digest))
+	c := must(d.replicas(ctx, good.ID()))[0]
 	if len(c.NetworkSettings.Networks) != 2 || len(c.Mounts) != 1 || c.Mounts[0].Destination != "/var/uploads" || c.Config.User != "4711:4711" {
 		t.Errorf("networks %v, mounts %v, user %s", c.NetworkSettings.Networks, c.Mounts, c.Config.User)
 	}
@@ -473,15 +475,23 @@ func TestPublish(t *testing.T) {
 		{"10.0.0.1:80", true, "target docker: publish 10.0.0.1:80: two releases cannot share one port"},
 		{"shop:80", true, `target docker: publish "shop:80": want for example 0.0.0.0:80`},
 	} {
-		d := &docker{options: options{publish: c.publish}, env: target.Environment{Routed: c.routed}}
-		err := d.published()
+		s := spec{publish: c.publish, reach: published}
+		_, err := s.publication(c.routed)
 		if got := ""; err != nil && err.Error() != c.fault || err == nil && c.fault != got {
 			t.Errorf("%q, routed %v: %v, want %q", c.publish, c.routed, err, c.fault)
 		}
 	}
-	d := &docker{options: options{publish: "10.0.0.1:80"}}
-	if err := d.published(); err != nil || d.publish.HostIP != netip.MustParseAddr("10.0.0.1") || d.publish.HostPort != "80" {
-		t.Errorf("%+v, %v", d.publish, err)
+	s := spec{publish: "10.0.0.1:80"}
+	if at, err := s.publication(false); err != nil || at.HostIP != netip.MustParseAddr("10.0.0.1") || at.HostPort != "80" {
+		t.Errorf("%+v, %v", at, err)
+	}
+	s = spec{reach: published}
+	if at, err := s.publication(true); err != nil || at.HostIP != netip.MustParseAddr("127.0.0.1") || at.HostPort != "" {
+		t.Errorf("behind a router %+v, %v", at, err)
+	}
+	s = spec{reach: byNetwork}
+	if at, err := s.publication(true); err != nil || at.HostIP.IsValid() {
+		t.Errorf("by the network %+v, %v", at, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/backstep/backstep/internal/fault"
@@ -79,7 +80,7 @@ func store(path string, v any) error {
 	return err
 }
 
-// discard removes the image of d, unless it was staged again.
+// discard removes an image, unless something runs from it, or is to be started from it.
 func (s *Supervisor) discard(d release.Digest) error {
 	root := s.root(d)
 	gone, err := os.MkdirTemp(filepath.Dir(root), ".gone-")
@@ -89,7 +90,8 @@ func (s *Supervisor) discard(d release.Digest) error {
 	defer os.RemoveAll(gone)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.find(d) != nil {
+	if slices.ContainsFunc(s.instances, func(in *instance) bool { return in.Release.Digest == d }) ||
+		slices.ContainsFunc(slices.Concat(s.owed, s.parked), func(one started) bool { return one.Release.Digest == d }) {
 		return nil
 	}
 	for _, path := range []string{root + ".json", root} {

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/backstep/backstep/internal/plan"
-	"github.com/backstep/backstep/internal/release"
 )
 
 const (
@@ -32,14 +31,13 @@ const (
 
 // instance is one release that runs, or ran.
 type instance struct {
-	release   release.Release
-	variables map[string]string
-	image     program
-	root      string
-	ready     string
-	log       *slog.Logger
-	address   string // its own, chosen by prepare
-	output    *tail
+	started
+	image   program
+	root    string
+	ready   string
+	log     *slog.Logger
+	address string // its own, chosen by prepare
+	output  *tail
 
 	cmd   *exec.Cmd     // once begun is closed
 	begun chan struct{} // closed when the process was started, or could not be
@@ -65,7 +63,7 @@ func (in *instance) prepare() error {
 func (in *instance) observe() plan.Instance {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return plan.Instance{Release: in.release, Phase: in.phase, Address: in.address, Reason: in.reason}
+	return plan.Instance{Release: in.Release, Phase: in.phase, Address: in.address, Reason: in.reason}
 }
 
 // alive says whether the instance is one that need not be started again.
@@ -81,10 +79,8 @@ func (in *instance) start() {
 	_, port, _ := net.SplitHostPort(in.address)
 	program := filepath.Join(in.root, filepath.Clean("/"+in.image.Entrypoint[0]))
 	env := append(slices.Clone(in.image.Env), "PORT="+port, "ADDR="+in.address,
-		"BACKSTEP_RELEASE="+string(in.release.Digest), "BACKSTEP_VERSION="+in.release.Version)
-	for key, value := range in.variables {
-		env = append(env, key+"="+value)
-	}
+		"BACKSTEP_RELEASE="+string(in.Release.Digest), "BACKSTEP_VERSION="+in.Release.Version)
+	env = append(env, in.Variables...)
 	var err error
 	for end := time.Now().Add(busyFor); ; time.Sleep(readiness) {
 		in.cmd = exec.Command(program, in.image.Entrypoint[1:]...)
@@ -188,7 +184,7 @@ func (in *instance) end(patience time.Duration) {
 	signal := func(s syscall.Signal) {
 		// The whole group: what the release has started goes with it.
 		if err := syscall.Kill(-in.cmd.Process.Pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
-			in.log.Warn("a release could not be signalled", "release", in.release.Digest.Short(), "error", err)
+			in.log.Warn("a release could not be signalled", "release", in.Release.Digest.Short(), "error", err)
 		}
 	}
 	if patience > 0 {

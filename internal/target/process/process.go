@@ -34,7 +34,7 @@ func Kind() target.Kind {
 			var socket string
 			inputs := []input.Input{input.String(&socket, "socket", "The path of the supervisor's socket.").Must()}
 			return inputs, func(env target.Environment) (target.Target, router.Router, error) {
-				c := newClient(socket, env.Variables)
+				c := newClient(socket, env.Start)
 				return c, c, nil
 			}
 		},
@@ -43,10 +43,10 @@ func Kind() target.Kind {
 
 // client talks to a supervisor.
 type client struct {
-	socket    string
-	variables func() (map[string]string, error)
-	http      *http.Client
-	limit     time.Duration // for a call that waits for nobody
+	socket string
+	start  func(release.Release) (target.Started, error)
+	http   *http.Client
+	limit  time.Duration // for a call that waits for nobody
 }
 
 var (
@@ -61,11 +61,11 @@ const (
 	stopTimeout  = 30 * time.Second // for what comes after a drain
 )
 
-func newClient(socket string, variables func() (map[string]string, error)) *client {
+func newClient(socket string, start func(release.Release) (target.Started, error)) *client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
-	return &client{socket: socket, variables: variables, limit: callTimeout,
+	return &client{socket: socket, start: start, limit: callTimeout,
 		http: &http.Client{Transport: &http.Transport{DialContext: dial, IdleConnTimeout: 10 * time.Second}}}
 }
 
@@ -83,18 +83,18 @@ type (
 		By plan.Token `json:"by"`
 	}
 	stageCall struct {
-		By        plan.Token        `json:"by"`
-		Release   release.Release   `json:"release"`
-		Variables map[string]string `json:"variables,omitempty"`
+		By plan.Token `json:"by"`
+		started
 	}
 	shiftCall struct {
-		By      plan.Token             `json:"by"`
-		Weights map[release.Digest]int `json:"weights"`
+		By      plan.Token         `json:"by"`
+		Weights map[release.ID]int `json:"weights"`
 	}
 	retireCall struct {
-		By     plan.Token     `json:"by"`
-		Digest release.Digest `json:"digest"`
-		Drain  time.Duration  `json:"drain"` // nanoseconds
+		By    plan.Token    `json:"by"`
+		ID    release.ID    `json:"id"`
+		Drain time.Duration `json:"drain"`          // nanoseconds
+		Keep  bool          `json:"keep,omitempty"` // it is parked
 	}
 	about struct {
 		Instance *plan.Instance `json:"instance,omitempty"`
@@ -191,9 +191,9 @@ func (c *client) Observe(ctx context.Context) (plan.State, error) {
 }
 
 // about asks for what is known of one release.
-func (c *client) about(ctx context.Context, path string, d release.Digest, lines int) (about, error) {
+func (c *client) about(ctx context.Context, path string, id release.ID, lines int) (about, error) {
 	var a about
-	q := url.Values{"digest": {string(d)}}
+	q := url.Values{"id": {string(id)}}
 	if lines > 0 {
 		q.Set("lines", strconv.Itoa(lines))
 	}
@@ -201,43 +201,47 @@ func (c *client) about(ctx context.Context, path string, d release.Digest, lines
 	return a, err
 }
 
-func (c *client) Find(ctx context.Context, d release.Digest) (*plan.Instance, error) {
-	a, err := c.about(ctx, "/v1/find", d, 0)
+func (c *client) Find(ctx context.Context, id release.ID) (*plan.Instance, error) {
+	a, err := c.about(ctx, "/v1/find", id, 0)
 	return a.Instance, err
 }
 
 func (c *client) Has(ctx context.Context, r release.Release) (bool, error) {
-	a, err := c.about(ctx, "/v1/has", r.Digest, 0)
+	a, err := c.about(ctx, "/v1/has", r.ID(), 0)
 	return a.Has, err
 }
 
-func (c *client) Logs(ctx context.Context, d release.Digest, lines int) ([]string, error) {
-	a, err := c.about(ctx, "/v1/logs", d, lines)
+func (c *client) Logs(ctx context.Context, id release.ID, lines int) ([]string, error) {
+	a, err := c.about(ctx, "/v1/logs", id, lines)
 	return a.Lines, err
 }
 
-// Stage asks for the variables only when the release has to be started.
+// Stage asks for the configuration only when the release has to be started.
 func (c *client) Stage(ctx context.Context, by plan.Token, r release.Release) error {
-	in, err := c.Find(ctx, r.Digest)
+	in, err := c.Find(ctx, r.ID())
 	if err != nil {
 		return err
 	}
-	if in != nil && in.Phase != plan.Failed {
+	if in != nil && in.Phase != plan.Failed && in.Phase != plan.Parked {
 		return c.call(ctx, c.limit, http.MethodPost, "/v1/holds", holdsCall{by}, nil)
 	}
-	var variables map[string]string
-	if c.variables != nil {
-		if variables, err = c.variables(); err != nil {
+	var with target.Started
+	if c.start != nil {
+		if with, err = c.start(r); err != nil {
 			return err
 		}
 	}
-	return c.call(ctx, stageTimeout, http.MethodPost, "/v1/stage", stageCall{by, r, variables}, nil)
+	return c.call(ctx, stageTimeout, http.MethodPost, "/v1/stage", stageCall{by, started{r, with.Variables(), with.Config}}, nil)
 }
 
-func (c *client) Shift(ctx context.Context, by plan.Token, weights map[release.Digest]int) error {
+func (c *client) Shift(ctx context.Context, by plan.Token, weights map[release.ID]int) error {
 	return c.call(ctx, c.limit, http.MethodPost, "/v1/shift", shiftCall{by, weights}, nil)
 }
 
-func (c *client) Retire(ctx context.Context, by plan.Token, d release.Digest, drain time.Duration) error {
-	return c.call(ctx, drain+stopTimeout, http.MethodPost, "/v1/retire", retireCall{by, d, drain}, nil)
+func (c *client) Retire(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
+	return c.call(ctx, drain+stopTimeout, http.MethodPost, "/v1/retire", retireCall{by, id, drain, false}, nil)
+}
+
+func (c *client) Park(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
+	return c.call(ctx, drain+stopTimeout, http.MethodPost, "/v1/retire", retireCall{by, id, drain, true}, nil)
 }

@@ -106,7 +106,12 @@ func supervisedWith(t *testing.T, dir string, from *registry.Client) (s *Supervi
 		}
 	}
 	t.Cleanup(stop)
-	return s, newClient(filepath.Join(dir, "s"), func() (map[string]string, error) { return map[string]string{"SHOP_COLOUR": "red"}, nil }), stop
+	return s, newClient(filepath.Join(dir, "s"), red), stop
+}
+
+// red is what all releases of these tests are started with.
+func red(release.Release) (target.Started, error) {
+	return target.Started{Values: map[string][]string{"env": {"SHOP_COLOUR=red"}}}, nil
 }
 
 // short is a folder whose name leaves room for a socket.
@@ -120,9 +125,9 @@ func short(t *testing.T) string {
 }
 
 // number asks a release for its process.
-func number(t *testing.T, c *client, d release.Digest) int {
+func number(t *testing.T, c *client, id release.ID) int {
 	t.Helper()
-	in, err := c.Find(t.Context(), d)
+	in, err := c.Find(t.Context(), id)
 	if err != nil || in == nil {
 		t.Fatal(in, err)
 	}
@@ -134,9 +139,9 @@ func number(t *testing.T, c *client, d release.Digest) int {
 }
 
 // hold begins a request of a customer that does not end before done is called, which returns what it got.
-func hold(t *testing.T, s *Supervisor, c *client, d release.Digest) (done func() string) {
+func hold(t *testing.T, s *Supervisor, c *client, id release.ID) (done func() string) {
 	t.Helper()
-	in, err := c.Find(t.Context(), d)
+	in, err := c.Find(t.Context(), id)
 	if err != nil || in == nil {
 		t.Fatal(in, err)
 	}
@@ -155,13 +160,13 @@ func TestConformance(t *testing.T) {
 	targettest.Run(t, targettest.Subject{Target: c, Router: c, Address: "http://" + s.Address(),
 		Good: built(t, repository, "1.0.0", "answer"), Other: built(t, repository, "1.1.0", "answer"),
 		Crashing: built(t, repository, "1.2.0", "crash"), Mute: built(t, repository, "1.3.0", "mute"),
-		Kill: func(d release.Digest) {
-			if err := syscall.Kill(number(t, c, d), syscall.SIGKILL); err != nil {
+		Kill: func(id release.ID) {
+			if err := syscall.Kill(number(t, c, id), syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 		},
-		Busy: func(d release.Digest) func() {
-			done := hold(t, s, c, d)
+		Busy: func(id release.ID) func() {
+			done := hold(t, s, c, id)
 			return func() { done() }
 		}})
 }
@@ -180,7 +185,7 @@ func ready(t *testing.T, c *client, r release.Release) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		s, err := c.Observe(t.Context())
-		if in := s.Find(r.Digest); err == nil && in != nil && in.Phase == "ready" {
+		if in := s.Find(r.ID()); err == nil && in != nil && in.Phase == "ready" {
 			return
 		}
 		if time.Now().After(end) {
@@ -216,7 +221,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	ready(t, c, r)
-	if err := c.Shift(t.Context(), by, map[release.Digest]int{r.Digest: 100}); err != nil {
+	if err := c.Shift(t.Context(), by, map[release.ID]int{r.ID(): 100}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := c.Observe(t.Context())
@@ -264,17 +269,17 @@ func TestDrain(t *testing.T) {
 		}
 		ready(t, c, r)
 	}
-	if err := c.Shift(t.Context(), by, map[release.Digest]int{old.Digest: 100}); err != nil {
+	if err := c.Shift(t.Context(), by, map[release.ID]int{old.ID(): 100}); err != nil {
 		t.Fatal(err)
 	}
-	done := hold(t, s, c, old.Digest)
-	if err := c.Shift(t.Context(), by, map[release.Digest]int{next.Digest: 100}); err != nil {
+	done := hold(t, s, c, old.ID())
+	if err := c.Shift(t.Context(), by, map[release.ID]int{next.ID(): 100}); err != nil {
 		t.Fatal(err)
 	}
 	retired := make(chan error, 1)
-	go func() { retired <- c.Retire(t.Context(), by, old.Digest, time.Minute) }()
+	go func() { retired <- c.Retire(t.Context(), by, old.ID(), time.Minute) }()
 	for {
-		if in, err := c.Find(t.Context(), old.Digest); err != nil {
+		if in, err := c.Find(t.Context(), old.ID()); err != nil {
 			t.Fatal(err)
 		} else if in == nil {
 			break
@@ -294,7 +299,7 @@ func TestDrain(t *testing.T) {
 	if has, err := c.Has(t.Context(), old); !has || err != nil {
 		t.Errorf("has the image of what runs: %v, %v", has, err)
 	}
-	if err := c.Retire(t.Context(), by, old.Digest, 0); err != nil {
+	if err := c.Retire(t.Context(), by, old.ID(), 0); err != nil {
 		t.Error(err)
 	}
 	if has, err := c.Has(t.Context(), old); has || err != nil {
@@ -340,7 +345,7 @@ func TestVariables(t *testing.T) {
 	_, c, _ := supervised(t, dir)
 	r := built(t, registrytest.InProcess(t)+"/shop", "1.0.0", "answer")
 	by, missing := claim(t, c, 1), errors.New("env.TOKEN is not set")
-	bare := newClient(filepath.Join(dir, "s"), func() (map[string]string, error) { return nil, missing })
+	bare := newClient(filepath.Join(dir, "s"), func(release.Release) (target.Started, error) { return target.Started{}, missing })
 	if err := bare.Stage(t.Context(), by, r); !errors.Is(err, missing) {
 		t.Errorf("what has to be started: %v", err)
 	}

@@ -24,7 +24,7 @@ type backend struct {
 // does not stay with a release that lost the traffic.
 type proxy struct {
 	mu       sync.Mutex
-	backends map[release.Digest]*route
+	backends map[release.ID]*route
 }
 
 // route is the way to one release.
@@ -35,28 +35,28 @@ type route struct {
 	handler http.Handler
 }
 
-func newProxy() *proxy { return &proxy{backends: map[release.Digest]*route{}} }
+func newProxy() *proxy { return &proxy{backends: map[release.ID]*route{}} }
 
 // set gives each release its weight. Requests that are under way finish where they are.
-func (p *proxy) set(backends map[release.Digest]backend) {
+func (p *proxy) set(backends map[release.ID]backend) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for d, r := range p.backends {
-		if _, named := backends[d]; !named {
+	for id, r := range p.backends {
+		if _, named := backends[id]; !named {
 			r.weight, r.credit = 0, 0
 		}
 	}
-	for d, b := range backends {
-		r := p.backends[d]
+	for id, b := range backends {
+		r := p.backends[id]
 		if r == nil || r.address != b.address {
-			r = newRoute(d, b)
-			p.backends[d] = r
+			r = newRoute(id, b)
+			p.backends[id] = r
 		}
 		r.weight, r.credit = b.weight, 0
 	}
 }
 
-func newRoute(d release.Digest, b backend) *route {
+func newRoute(id release.ID, b backend) *route {
 	to := &url.URL{Scheme: "http", Host: b.address}
 	return &route{backend: b, handler: &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -66,44 +66,44 @@ func newRoute(d release.Digest, b backend) *route {
 		},
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 10 * time.Second},
 		ModifyResponse: func(r *http.Response) error {
-			r.Header.Set(releaseHeader, d.Short())
+			r.Header.Set(releaseHeader, id.Short())
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			w.Header().Set(releaseHeader, d.Short())
+			w.Header().Set(releaseHeader, id.Short())
 			http.Error(w, "the release does not answer", http.StatusBadGateway)
 		},
 	}}
 }
 
 // weights is who has how much, without those that have nothing.
-func (p *proxy) weights() map[release.Digest]int {
+func (p *proxy) weights() map[release.ID]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	weights := map[release.Digest]int{}
-	for d, r := range p.backends {
+	weights := map[release.ID]int{}
+	for id, r := range p.backends {
 		if r.weight > 0 {
-			weights[d] = r.weight
+			weights[id] = r.weight
 		}
 	}
 	return weights
 }
 
-// move says that d has another address, whatever its share is.
-func (p *proxy) move(d release.Digest, address string) {
+// move says that the release has another address, whatever its share is.
+func (p *proxy) move(id release.ID, address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := p.backends[d]; r != nil && r.address != address {
-		p.backends[d] = newRoute(d, backend{weight: r.weight, address: address})
+	if r := p.backends[id]; r != nil && r.address != address {
+		p.backends[id] = newRoute(id, backend{weight: r.weight, address: address})
 	}
 }
 
-// take gives d nothing any more, and returns the way to it, or nil when there is none.
-func (p *proxy) take(d release.Digest) *route {
+// take gives the release nothing any more, and returns the way to it, or nil when there is none.
+func (p *proxy) take(id release.ID) *route {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.backends[d]
-	delete(p.backends, d)
+	r := p.backends[id]
+	delete(p.backends, id)
 	return r
 }
 

@@ -50,25 +50,28 @@ type Supervisor struct {
 	mu        sync.Mutex
 	ended     bool
 	claim     plan.Claim
-	notes     []plan.Note            // the highest number first
-	instances []*instance            // in the order they were staged
-	owed      []started              // what ran before, and is still to be started again
-	weights   map[release.Digest]int // who is to have how much; the proxy has it once they are ready
-	shifts    int                    // counts the changes of weights
+	notes     []plan.Note        // the highest number first
+	instances []*instance        // in the order they were staged
+	owed      []started          // what ran before, and is still to be started again
+	parked    []started          // what is kept for a way back, and does not run
+	weights   map[release.ID]int // who is to have how much; the proxy has it once they are ready
+	shifts    int                // counts the changes of weights
 }
 
 // remembered is what a supervisor that starts again finds.
 type remembered struct {
-	Claim     plan.Claim             `json:"claim"`
-	Notes     []plan.Note            `json:"notes,omitempty"`
-	Instances []started              `json:"instances"`
-	Weights   map[release.Digest]int `json:"weights"`
+	Claim     plan.Claim         `json:"claim"`
+	Notes     []plan.Note        `json:"notes,omitempty"`
+	Instances []started          `json:"instances"`
+	Parked    []started          `json:"parked,omitempty"`
+	Weights   map[release.ID]int `json:"weights"`
 }
 
 // started is what an instance was started with.
 type started struct {
-	Release   release.Release   `json:"release"`
-	Variables map[string]string `json:"variables,omitempty"`
+	Release   release.Release       `json:"release"`
+	Variables []string              `json:"variables,omitempty"` // KEY=VALUE
+	Config    release.Configuration `json:"config,omitempty"`
 }
 
 // NewSupervisor takes the socket and the address. A socket that nobody listens on any more is replaced; one
@@ -146,10 +149,10 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	return err
 }
 
-// find is the instance of d, or nil. The caller has the lock.
-func (s *Supervisor) find(d release.Digest) *instance {
+// find is the instance of the release, or nil. The caller has the lock.
+func (s *Supervisor) find(id release.ID) *instance {
 	for _, in := range s.instances {
-		if in.release.Digest == d {
+		if in.Release.ID() == id {
 			return in
 		}
 	}
@@ -163,8 +166,13 @@ func (s *Supervisor) state(w http.ResponseWriter, _ *http.Request) {
 	weights := s.proxy.weights()
 	for _, in := range s.instances {
 		seen := in.observe()
-		seen.Weight = weights[seen.Release.Digest]
+		seen.Weight = weights[seen.Release.ID()]
+		state.Know(in.Release, in.Config)
 		state.Instances = append(state.Instances, seen)
+	}
+	for _, one := range s.parked {
+		state.Instances = append(state.Instances, plan.Instance{Release: one.Release, Phase: plan.Parked})
+		state.Know(one.Release, one.Config)
 	}
 	s.mu.Unlock()
 	answer(w, http.StatusOK, state)
@@ -177,37 +185,40 @@ func answer(w http.ResponseWriter, status int, body any) {
 }
 
 // about answers what is known of the release of a request.
-func (s *Supervisor) about(tell func(d release.Digest, lines int) about) http.HandlerFunc {
+func (s *Supervisor) about(tell func(id release.ID, lines int) about) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		d, err := release.ParseDigest(r.FormValue("digest"))
+		id, err := release.ParseID(r.FormValue("id"))
 		lines, none := strconv.Atoi(cmp.Or(r.FormValue("lines"), "0"))
 		if err := errors.Join(err, none); err != nil {
 			answer(w, http.StatusBadRequest, refusal{Error: err.Error(), Code: fault.Input})
 			return
 		}
-		answer(w, http.StatusOK, tell(d, lines))
+		answer(w, http.StatusOK, tell(id, lines))
 	}
 }
 
-func (s *Supervisor) found(d release.Digest, _ int) about {
+func (s *Supervisor) found(id release.ID, _ int) about {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if in := s.find(d); in != nil {
+	if in := s.find(id); in != nil {
 		seen := in.observe()
 		return about{Instance: &seen}
+	}
+	if i := slices.IndexFunc(s.parked, func(one started) bool { return one.Release.ID() == id }); i >= 0 {
+		return about{Instance: &plan.Instance{Release: s.parked[i].Release, Phase: plan.Parked}}
 	}
 	return about{}
 }
 
-func (s *Supervisor) has(d release.Digest, _ int) about {
-	_, err := s.unpacked(d)
+func (s *Supervisor) has(id release.ID, _ int) about {
+	_, err := s.unpacked(id.Digest())
 	return about{Has: err == nil}
 }
 
-func (s *Supervisor) logs(d release.Digest, lines int) about {
+func (s *Supervisor) logs(id release.ID, lines int) about {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if in := s.find(d); in != nil {
+	if in := s.find(id); in != nil {
 		return about{Lines: in.output.last(lines)}
 	}
 	return about{}
@@ -217,9 +228,9 @@ func (s *Supervisor) logs(d release.Digest, lines int) about {
 func handle[T any](change func(context.Context, T) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var call T
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
-		d.DisallowUnknownFields()
-		err := d.Decode(&call)
+		id := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+		id.DisallowUnknownFields()
+		err := id.Decode(&call)
 		if err != nil {
 			err = fault.Inputf("read the call: %w", err)
 		} else {
@@ -313,15 +324,15 @@ func (s *Supervisor) holds(by plan.Token) error {
 }
 
 func (s *Supervisor) stage(ctx context.Context, c stageCall) error {
-	return s.begin(ctx, started{c.Release, c.Variables}, func() error { return s.holds(c.By) })
+	return s.begin(ctx, c.started, func() error { return s.holds(c.By) })
 }
 
 // begin starts a release, unless it runs. may is asked, under the lock, before anything is downloaded, and again before
 // anything is started.
 func (s *Supervisor) begin(ctx context.Context, what started, may func() error) error {
-	d := what.Release.Digest
+	id := what.Release.ID()
 	for {
-		if done, err := s.begun(d, may); done || err != nil {
+		if done, err := s.begun(id, may); done || err != nil {
 			return err
 		}
 		if err := s.fetch(ctx, what.Release); err != nil {
@@ -344,21 +355,21 @@ func (s *Supervisor) begin(ctx context.Context, what started, may func() error) 
 	}
 }
 
-// begun says whether d runs.
-func (s *Supervisor) begun(d release.Digest, may func() error) (bool, error) {
+// begun says whether the release runs.
+func (s *Supervisor) begun(id release.ID, may func() error) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := may(); err != nil {
 		return false, err
 	}
-	in := s.find(d)
+	in := s.find(id)
 	return in != nil && in.alive(), nil
 }
 
 // admit gives a release its place among the instances, in which it is to be started, and returns the dead one that had
 // it. It returns nil when somebody else was faster.
 func (s *Supervisor) admit(what started, may func() error) (in, old *instance, err error) {
-	d := what.Release.Digest
+	id := what.Release.ID()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := may(); err != nil {
@@ -367,27 +378,28 @@ func (s *Supervisor) admit(what started, may func() error) (in, old *instance, e
 	if s.ended {
 		return nil, nil, errors.New("the supervisor ends")
 	}
-	old = s.find(d)
+	old = s.find(id)
 	if old != nil && old.alive() {
 		return nil, nil, nil
 	}
-	image, err := s.unpacked(d)
+	image, err := s.unpacked(id.Digest())
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errNoImage, err)
 	}
-	in = &instance{release: what.Release, variables: what.Variables, image: image, root: s.root(d), ready: s.o.Ready, log: s.o.Log, output: &tail{}}
+	in = &instance{started: what, image: image, root: s.root(id.Digest()), ready: s.o.Ready, log: s.o.Log, output: &tail{}}
 	if err := in.prepare(); err != nil {
 		return nil, nil, err
 	}
-	was := s.instances
+	was, parked := s.instances, s.parked
 	s.instances = append(slices.DeleteFunc(slices.Clone(was), func(i *instance) bool { return i == old }), in)
+	s.parked = without(s.parked, id)
 	if err := s.remember(); err != nil {
-		s.instances = was
+		s.instances, s.parked = was, parked
 		return nil, nil, err
 	}
 	if old != nil {
 		in.output = old.output
-		s.proxy.move(d, in.address)
+		s.proxy.move(id, in.address)
 	}
 	return in, old, nil
 }
@@ -402,23 +414,23 @@ func (s *Supervisor) shift(_ context.Context, c shiftCall) error {
 }
 
 // share gives each release its part of the traffic. The caller has the lock.
-func (s *Supervisor) share(weights map[release.Digest]int) error {
+func (s *Supervisor) share(weights map[release.ID]int) error {
 	sum := 0
-	backends := map[release.Digest]backend{}
-	for d, weight := range weights {
+	backends := map[release.ID]backend{}
+	for id, weight := range weights {
 		sum += weight
-		in := s.find(d)
+		in := s.find(id)
 		if in == nil {
-			return fault.Errorf(fault.Failed, "%s is not staged", d.Short())
+			return fault.Errorf(fault.Failed, "%s is not staged", id.Short())
 		}
 		seen := in.observe()
 		if seen.Phase != plan.Ready && weight > 0 {
-			return fault.Errorf(fault.Failed, "%s is %s: it gets no traffic", d.Short(), seen.Phase)
+			return fault.Errorf(fault.Failed, "%s is %s: it gets no traffic", id.Short(), seen.Phase)
 		}
 		if weight < 0 || weight > 100 {
-			return fault.Errorf(fault.Failed, "weight %d of %s is not between 0 and 100", weight, d.Short())
+			return fault.Errorf(fault.Failed, "weight %d of %s is not between 0 and 100", weight, id.Short())
 		}
-		backends[d] = backend{weight: weight, address: seen.Address}
+		backends[id] = backend{weight: weight, address: seen.Address}
 	}
 	if sum != 100 {
 		return fault.Errorf(fault.Failed, "the weights add up to %d, want 100", sum)
@@ -432,8 +444,11 @@ func (s *Supervisor) share(weights map[release.Digest]int) error {
 // retire takes an instance out of everything at once, and then waits for its requests and its end.
 func (s *Supervisor) retire(_ context.Context, c retireCall) error {
 	in, way, err := s.remove(c)
-	if in == nil || err != nil {
+	if err != nil {
 		return err
+	}
+	if in == nil {
+		return s.discard(c.ID.Digest())
 	}
 	defer s.leaving.Done()
 	if way != nil {
@@ -445,38 +460,43 @@ func (s *Supervisor) retire(_ context.Context, c retireCall) error {
 	default:
 		in.end(stopping)
 	}
-	return s.discard(c.Digest)
+	return s.discard(c.ID.Digest())
 }
 
-// remove takes out the instance of d, which the caller has to end, and the way to it.
+// remove takes out the instance of the release, which the caller has to end, and the way to it.
 func (s *Supervisor) remove(c retireCall) (*instance, *route, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.holds(c.By); err != nil {
 		return nil, nil, err
 	}
-	in := s.find(c.Digest)
-	if in == nil || s.ended {
-		s.owed = without(s.owed, c.Digest)
+	in := s.find(c.ID)
+	if in == nil && c.Keep || s.ended {
 		return nil, nil, nil
+	}
+	s.owed, s.parked = without(s.owed, c.ID), without(s.parked, c.ID)
+	if in == nil {
+		return nil, nil, s.remember()
+	}
+	if c.Keep {
+		s.parked = append(s.parked, in.started)
 	}
 	s.leaving.Add(1)
 	s.instances = slices.DeleteFunc(slices.Clone(s.instances), func(i *instance) bool { return i == in })
-	s.owed = without(s.owed, c.Digest)
 	s.weights = maps.Clone(s.weights)
-	delete(s.weights, c.Digest)
+	delete(s.weights, c.ID)
 	if err := s.remember(); err != nil {
 		// It goes all the same: what a supervisor that starts again would run has no traffic.
 		s.o.Log.Warn("what runs was not written down", "error", err)
 	}
-	return in, s.proxy.take(c.Digest), nil
+	return in, s.proxy.take(c.ID), nil
 }
 
 // remember writes what runs to the disk, so that it survives the supervisor. The caller has the lock.
 func (s *Supervisor) remember() error {
-	r := remembered{Claim: s.claim, Notes: s.notes, Weights: s.weights}
+	r := remembered{Claim: s.claim, Notes: s.notes, Weights: s.weights, Parked: s.parked}
 	for _, in := range s.instances {
-		r.Instances = append(r.Instances, started{in.release, in.variables})
+		r.Instances = append(r.Instances, in.started)
 	}
 	r.Instances = append(r.Instances, s.owed...)
 	return store(filepath.Join(s.o.Dir, "state.json"), r)
@@ -495,12 +515,12 @@ func (s *Supervisor) load() error {
 	if err != nil {
 		return fmt.Errorf("read what ran: %w", err)
 	}
-	s.claim, s.notes, s.owed, s.weights = was.Claim, was.Notes, was.Instances, was.Weights
+	s.claim, s.notes, s.owed, s.weights, s.parked = was.Claim, was.Notes, was.Instances, was.Weights, was.Parked
 	return nil
 }
 
-func without(list []started, d release.Digest) []started {
-	return slices.DeleteFunc(slices.Clone(list), func(one started) bool { return one.Release.Digest == d })
+func without(list []started, id release.ID) []started {
+	return slices.DeleteFunc(slices.Clone(list), func(one started) bool { return one.Release.ID() == id })
 }
 
 // resume starts again what ran, and gives it the traffic it had as soon as it is ready, unless somebody has shared it
@@ -510,18 +530,18 @@ func (s *Supervisor) resume(ctx context.Context) {
 	owed, weights := s.owed, s.weights
 	s.mu.Unlock()
 	for _, one := range owed {
-		d := one.Release.Digest
+		id := one.Release.ID()
 		err := s.begin(ctx, one, func() error {
-			if len(without(s.owed, d)) == len(s.owed) {
+			if len(without(s.owed, id)) == len(s.owed) {
 				return errors.New("it was retired")
 			}
 			return nil
 		})
 		if err != nil {
-			s.o.Log.Error("what ran cannot be started again", "release", d.Short(), "error", err)
+			s.o.Log.Error("what ran cannot be started again", "release", id.Short(), "error", err)
 		}
 		s.mu.Lock()
-		s.owed = without(s.owed, d)
+		s.owed = without(s.owed, id)
 		s.mu.Unlock()
 	}
 	for len(weights) > 0 {
@@ -541,17 +561,17 @@ func (s *Supervisor) resume(ctx context.Context) {
 }
 
 // restore gives the traffic back when it can, or says that this is over, and why it never will be.
-func (s *Supervisor) restore(weights map[release.Digest]int) (over bool, err error) {
+func (s *Supervisor) restore(weights map[release.ID]int) (over bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shifts > 0 {
 		return true, nil
 	}
 	err = s.share(weights)
-	for d := range weights {
-		in := s.find(d)
+	for id := range weights {
+		in := s.find(id)
 		if in == nil {
-			return true, fmt.Errorf("%s is gone", d.Short())
+			return true, fmt.Errorf("%s is gone", id.Short())
 		}
 		switch seen := in.observe(); seen.Phase {
 		case plan.Failed:

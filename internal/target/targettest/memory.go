@@ -29,11 +29,11 @@ type Memory struct {
 	claim     plan.Claim
 	notes     []plan.Note
 	instances []plan.Instance // in the order they were staged
-	images    map[release.Digest]bool
-	lost      map[release.Digest]bool
-	fates     map[release.Digest]fate
-	logs      map[release.Digest][]string
-	busy      map[release.Digest]chan struct{} // closed when it has answered its last request
+	images    map[release.ID]bool
+	lost      map[release.ID]bool
+	fates     map[release.ID]fate
+	logs      map[release.ID][]string
+	busy      map[release.ID]chan struct{} // closed when it has answered its last request
 }
 
 // fate is what becomes of a release.
@@ -50,8 +50,8 @@ var (
 // NewMemory is a target with nothing on it, and nobody who claimed it.
 func NewMemory() *Memory {
 	return &Memory{Fail: func(string) error { return nil }, After: func(string) {},
-		images: map[release.Digest]bool{}, lost: map[release.Digest]bool{}, fates: map[release.Digest]fate{},
-		logs: map[release.Digest][]string{}, busy: map[release.Digest]chan struct{}{}}
+		images: map[release.ID]bool{}, lost: map[release.ID]bool{}, fates: map[release.ID]fate{},
+		logs: map[release.ID][]string{}, busy: map[release.ID]chan struct{}{}}
 }
 
 // Target is m.
@@ -60,46 +60,46 @@ func (m *Memory) Target() target.Target { return m }
 // Router is m too.
 func (m *Memory) Router() router.Router { return m }
 
-// SetPhase makes phase what the instance of d is in now. When there is none, it is what d will be in each time that it is
+// SetPhase makes phase what the instance of the release is in now. When there is none, it is what the release will be in each time that it is
 // staged.
-func (m *Memory) SetPhase(d release.Digest, phase plan.Phase, reason string) {
+func (m *Memory) SetPhase(id release.ID, phase plan.Phase, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if in := m.find(d); in != nil {
+	if in := m.find(id); in != nil {
 		in.Phase, in.Reason = phase, reason
 		return
 	}
-	m.fates[d] = fate{phase, reason}
+	m.fates[id] = fate{phase, reason}
 }
 
-// SetLogs makes lines what d has written.
-func (m *Memory) SetLogs(d release.Digest, lines ...string) {
+// SetLogs makes lines what the release has written.
+func (m *Memory) SetLogs(id release.ID, lines ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.logs[d] = lines
+	m.logs[id] = lines
 }
 
-// Lose takes the image of d away, from the target and from the registry; an instance that is there stays.
-func (m *Memory) Lose(d release.Digest) {
+// Lose takes the image of the release away, from the target and from the registry; an instance that is there stays.
+func (m *Memory) Lose(id release.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.lost[d] = true
-	delete(m.images, d)
+	m.lost[id] = true
+	delete(m.images, id)
 }
 
-// Remove takes the instance of d away, as somebody would who knows nothing of claims.
-func (m *Memory) Remove(d release.Digest) {
+// Remove takes the instance of the release away, as somebody would who knows nothing of claims.
+func (m *Memory) Remove(id release.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.remove(d)
+	m.remove(id)
 }
 
-// Busy lets d have a request under way until done is called: what retires it waits for that.
-func (m *Memory) Busy(d release.Digest) (done func()) {
+// Busy lets the release have a request under way until done is called: what retires it waits for that.
+func (m *Memory) Busy(id release.ID) (done func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	answered := make(chan struct{})
-	m.busy[d] = answered
+	m.busy[id] = answered
 	return sync.OnceFunc(func() { close(answered) })
 }
 
@@ -120,17 +120,17 @@ func (m *Memory) do(ctx context.Context, op string, f func() error) error {
 	return err
 }
 
-func (m *Memory) find(d release.Digest) *plan.Instance {
+func (m *Memory) find(id release.ID) *plan.Instance {
 	for i := range m.instances {
-		if m.instances[i].Release.Digest == d {
+		if m.instances[i].Release.ID() == id {
 			return &m.instances[i]
 		}
 	}
 	return nil
 }
 
-func (m *Memory) remove(d release.Digest) {
-	m.instances = slices.DeleteFunc(m.instances, func(in plan.Instance) bool { return in.Release.Digest == d })
+func (m *Memory) remove(id release.ID) {
+	m.instances = slices.DeleteFunc(m.instances, func(in plan.Instance) bool { return in.Release.ID() == id })
 }
 
 func (m *Memory) holds(by plan.Token) error {
@@ -207,10 +207,10 @@ func (m *Memory) Observe(ctx context.Context) (plan.State, error) {
 }
 
 // Find is described at target.Inventory.
-func (m *Memory) Find(ctx context.Context, d release.Digest) (*plan.Instance, error) {
+func (m *Memory) Find(ctx context.Context, id release.ID) (*plan.Instance, error) {
 	var found *plan.Instance
 	err := m.do(ctx, "find", func() error {
-		if in := m.find(d); in != nil {
+		if in := m.find(id); in != nil {
 			one := *in
 			one.Weight = 0
 			found = &one
@@ -224,18 +224,18 @@ func (m *Memory) Find(ctx context.Context, d release.Digest) (*plan.Instance, er
 func (m *Memory) Has(ctx context.Context, r release.Release) (bool, error) {
 	var has bool
 	err := m.do(ctx, "has", func() error {
-		has = m.images[r.Digest] || m.find(r.Digest) != nil
+		has = m.images[r.ID()] || m.find(r.ID()) != nil
 		return nil
 	})
 	return has, err
 }
 
 // Logs is described at target.Inventory.
-func (m *Memory) Logs(ctx context.Context, d release.Digest, lines int) ([]string, error) {
+func (m *Memory) Logs(ctx context.Context, id release.ID, lines int) ([]string, error) {
 	var last []string
 	err := m.do(ctx, "logs", func() error {
-		if m.find(d) != nil {
-			last = slices.Clone(m.logs[d][max(0, len(m.logs[d])-lines):])
+		if m.find(id) != nil {
+			last = slices.Clone(m.logs[id][max(0, len(m.logs[id])-lines):])
 		}
 		return nil
 	})
@@ -248,43 +248,43 @@ func (m *Memory) Stage(ctx context.Context, by plan.Token, r release.Release) er
 		if err := m.holds(by); err != nil {
 			return err
 		}
-		in := m.find(r.Digest)
+		in := m.find(r.ID())
 		switch {
-		case in != nil && in.Phase != plan.Failed:
+		case in != nil && in.Phase != plan.Failed && in.Phase != plan.Parked:
 			return nil
-		case in == nil && m.lost[r.Digest]:
+		case in == nil && m.lost[r.ID()]:
 			return fmt.Errorf("pull %s: not found", r.Reference())
 		case in == nil:
-			m.instances = append(m.instances, plan.Instance{Release: r, Address: r.Digest.Short() + ":80"})
+			m.instances = append(m.instances, plan.Instance{Release: r, Address: r.ID().Short() + ":80"})
 			in = &m.instances[len(m.instances)-1]
 		}
-		m.images[r.Digest] = !m.lost[r.Digest]
+		m.images[r.ID()] = !m.lost[r.ID()]
 		in.Phase, in.Reason = plan.Ready, ""
-		if f, ok := m.fates[r.Digest]; ok {
+		if f, ok := m.fates[r.ID()]; ok {
 			in.Phase, in.Reason = f.phase, f.reason
 		}
-		if m.logs[r.Digest] == nil {
-			m.logs[r.Digest] = []string{"starting " + r.String()}
+		if m.logs[r.ID()] == nil {
+			m.logs[r.ID()] = []string{"starting " + r.String()}
 		}
 		return nil
 	})
 }
 
 // Shift is described at router.Router.
-func (m *Memory) Shift(ctx context.Context, by plan.Token, weights map[release.Digest]int) error {
+func (m *Memory) Shift(ctx context.Context, by plan.Token, weights map[release.ID]int) error {
 	weights = maps.Clone(weights)
 	return m.do(ctx, "shift", func() error {
 		if err := m.holds(by); err != nil {
 			return err
 		}
 		sum := 0
-		for d, w := range weights {
-			in := m.find(d)
+		for id, w := range weights {
+			in := m.find(id)
 			switch {
 			case in == nil:
-				return fmt.Errorf("%s is not on the target", d.Short())
+				return fmt.Errorf("%s is not on the target", id.Short())
 			case w < 0:
-				return fmt.Errorf("a weight of %d for %s", w, d.Short())
+				return fmt.Errorf("a weight of %d for %s", w, id.Short())
 			case w > 0 && in.Phase != plan.Ready:
 				return fmt.Errorf("%s is %s, and gets no traffic", in.Release, in.Phase)
 			}
@@ -294,24 +294,33 @@ func (m *Memory) Shift(ctx context.Context, by plan.Token, weights map[release.D
 			return fmt.Errorf("the weights add up to %d, want 100", sum)
 		}
 		for i := range m.instances {
-			m.instances[i].Weight = weights[m.instances[i].Release.Digest]
+			m.instances[i].Weight = weights[m.instances[i].Release.ID()]
 		}
 		return nil
 	})
 }
 
 // Retire is described at target.Target.
-func (m *Memory) Retire(ctx context.Context, by plan.Token, d release.Digest, drain time.Duration) error {
+func (m *Memory) Retire(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
+	return m.leave(ctx, "retire", by, id, drain, func(*plan.Instance) { m.remove(id) })
+}
+
+// Park is described at target.Target.
+func (m *Memory) Park(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
+	return m.leave(ctx, "park", by, id, drain, func(in *plan.Instance) { in.Phase, in.Weight = plan.Parked, 0 })
+}
+
+func (m *Memory) leave(ctx context.Context, op string, by plan.Token, id release.ID, drain time.Duration, then func(*plan.Instance)) error {
 	var answered chan struct{}
-	err := m.do(ctx, "retire", func() error {
+	err := m.do(ctx, op, func() error {
 		if err := m.holds(by); err != nil {
 			return err
 		}
-		if m.find(d) != nil {
-			answered = m.busy[d]
+		if in := m.find(id); in != nil {
+			answered = m.busy[id]
+			then(in)
 		}
-		m.remove(d)
-		delete(m.busy, d)
+		delete(m.busy, id)
 		return nil
 	})
 	if err != nil || answered == nil {

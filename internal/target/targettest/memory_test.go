@@ -15,10 +15,10 @@ func TestMemory(t *testing.T) {
 	m := targettest.NewMemory()
 	s := targettest.Subject{Target: m.Target(), Router: m.Router(), Good: targettest.Release("1.0.0"), Other: targettest.Release("1.1.0"),
 		Crashing: targettest.Release("1.2.0"), Mute: targettest.Release("1.3.0"), Missing: targettest.Release("1.4.0"),
-		Kill: func(d release.Digest) { m.SetPhase(d, plan.Failed, "it was killed") }, Busy: m.Busy}
-	m.SetPhase(s.Crashing.Digest, plan.Failed, "it ended with exit code 3")
-	m.SetPhase(s.Mute.Digest, plan.Starting, "connection refused")
-	m.Lose(s.Missing.Digest)
+		Kill: func(id release.ID) { m.SetPhase(id, plan.Failed, "it was killed") }, Busy: m.Busy}
+	m.SetPhase(s.Crashing.ID(), plan.Failed, "it ended with exit code 3")
+	m.SetPhase(s.Mute.ID(), plan.Starting, "connection refused")
+	m.Lose(s.Missing.ID())
 	targettest.Run(t, s)
 }
 
@@ -39,11 +39,11 @@ func TestMemoryFails(t *testing.T) {
 	m.After = func(op string) { after = append(after, op) }
 	for _, fails = range []bool{true, false} {
 		_, observe := m.Observe(ctx)
-		_, find := m.Find(ctx, r.Digest)
+		_, find := m.Find(ctx, r.ID())
 		_, has := m.Has(ctx, r)
-		_, logs := m.Logs(ctx, r.Digest, 1)
+		_, logs := m.Logs(ctx, r.ID(), 1)
 		for i, err := range []error{observe, find, has, logs, m.Claim(ctx, plan.Claim{Token: token}, nil), m.Stage(ctx, token, r),
-			m.Shift(ctx, token, map[release.Digest]int{r.Digest: 100}), m.Retire(ctx, token, r.Digest, 0), m.Forget(ctx, token, nil)} {
+			m.Shift(ctx, token, map[release.ID]int{r.ID(): 100}), m.Retire(ctx, token, r.ID(), 0), m.Forget(ctx, token, nil)} {
 			if fails != errors.Is(err, broken) || !fails && err != nil {
 				t.Errorf("operation %d, fails %v: %v", i, fails, err)
 			}

@@ -36,9 +36,9 @@ type Subject struct {
 	// Address is where customers ask, http://host:port; "" when nobody can.
 	Address string
 	// Kill ends a release as a crash would.
-	Kill func(release.Digest)
+	Kill func(release.ID)
 	// Busy lets a release that has the traffic have a request under way until done is called; nil when it cannot.
-	Busy func(release.Digest) (done func())
+	Busy func(release.ID) (done func())
 }
 
 // Ledger is the identity of the ledger that the suite claims for.
@@ -71,6 +71,8 @@ func Run(t *testing.T, subject Subject) {
 	s.fences()
 	s.failures()
 	s.dies()
+	s.twins()
+	s.parks()
 	s.retires()
 }
 
@@ -90,7 +92,7 @@ func (s *suite) observe() plan.State {
 
 func (s *suite) find(r release.Release) *plan.Instance {
 	s.t.Helper()
-	in, err := s.Target.Find(s.ctx, r.Digest)
+	in, err := s.Target.Find(s.ctx, r.ID())
 	s.must(err)
 	return in
 }
@@ -104,7 +106,7 @@ func (s *suite) has(r release.Release) bool {
 
 func (s *suite) logs(r release.Release, lines int) []string {
 	s.t.Helper()
-	last, err := s.Target.Logs(s.ctx, r.Digest, lines)
+	last, err := s.Target.Logs(s.ctx, r.ID(), lines)
 	s.must(err)
 	return last
 }
@@ -164,7 +166,7 @@ func (s *suite) serves(what string, r release.Release, low, high int) {
 	}
 }
 
-func all(r release.Release) map[release.Digest]int { return map[release.Digest]int{r.Digest: 100} }
+func all(r release.Release) map[release.ID]int { return map[release.ID]int{r.ID(): 100} }
 
 // record is a claim with everything in it.
 func (s *suite) record(seq, sub uint64, holder string, aim plan.Aim) plan.Claim {
@@ -195,7 +197,7 @@ func (s *suite) refused(what string, by plan.Token) {
 	for change, err := range map[string]error{
 		"stage":  s.Target.Stage(s.ctx, by, s.Good),
 		"shift":  s.Router.Shift(s.ctx, by, all(s.Good)),
-		"retire": s.Target.Retire(s.ctx, by, s.Good.Digest, 0),
+		"retire": s.Target.Retire(s.ctx, by, s.Good.ID(), 0),
 		"forget": s.Target.Forget(s.ctx, by, []string{"nobody"}),
 	} {
 		if !errors.Is(err, target.ErrFenced) {
@@ -403,16 +405,16 @@ func (s *suite) shifts() {
 	s.must(s.Target.Stage(s.ctx, by, s.Other))
 	s.settled(s.Other, plan.Ready)
 	s.serves("when another one is staged", s.Good, 100, 100)
-	s.must(s.Router.Shift(s.ctx, by, map[release.Digest]int{s.Good.Digest: 75, s.Other.Digest: 25}))
+	s.must(s.Router.Shift(s.ctx, by, map[release.ID]int{s.Good.ID(): 75, s.Other.ID(): 25}))
 	s.serves("at a weight of 25", s.Other, 15, 35)
-	if state := s.observe(); state.Find(s.Other.Digest).Weight != 25 || state.Serving().Release != s.Good {
+	if state := s.observe(); state.Find(s.Other.ID()).Weight != 25 || state.Serving().Release != s.Good {
 		s.t.Errorf("weights: %+v", state)
 	}
-	for name, weights := range map[string]map[release.Digest]int{
-		"a sum of 90":     {s.Good.Digest: 90},
-		"less than none":  {s.Good.Digest: 110, s.Other.Digest: -10},
+	for name, weights := range map[string]map[release.ID]int{
+		"a sum of 90":     {s.Good.ID(): 90},
+		"less than none":  {s.Good.ID(): 110, s.Other.ID(): -10},
 		"nobody":          {},
-		"somebody absent": {s.Missing.Digest: 100},
+		"somebody absent": {s.Missing.ID(): 100},
 	} {
 		if err := s.Router.Shift(s.ctx, by, weights); err == nil || errors.Is(err, target.ErrFenced) {
 			s.t.Errorf("traffic for %s: %v, want an error", name, err)
@@ -442,30 +444,85 @@ func (s *suite) failures() {
 		}
 		s.must(s.Target.Stage(s.ctx, s.by, s.Crashing)) // again
 	}
-	s.must(s.Target.Retire(s.ctx, s.by, s.Crashing.Digest, 0))
+	s.must(s.Target.Retire(s.ctx, s.by, s.Crashing.ID(), 0))
 
 	s.must(s.Target.Stage(s.ctx, s.by, s.Mute))
 	in := s.until(s.Mute, "starting, with a reason", func(in plan.Instance) bool { return in.Phase != plan.Starting || in.Reason != "" })
 	if in.Phase != plan.Starting {
 		s.t.Errorf("a release that does not answer: %+v, want starting", in)
 	}
-	if state := s.observe(); state.Find(s.Mute.Digest).Reason == "" {
+	if state := s.observe(); state.Find(s.Mute.ID()).Reason == "" {
 		s.t.Errorf("a release that does not answer: %+v, want the reason", state)
 	}
 	if err := s.Router.Shift(s.ctx, s.by, all(s.Mute)); err == nil {
 		s.t.Error("a release that is not ready got traffic")
 	}
-	s.must(s.Target.Retire(s.ctx, s.by, s.Mute.Digest, 0))
+	s.must(s.Target.Retire(s.ctx, s.by, s.Mute.ID(), 0))
 	if s.find(s.Mute) != nil || s.find(s.Crashing) != nil {
 		s.t.Error("what was retired is still there")
 	}
+}
+
+// twins are two releases of one image: what happens to one does not happen to the other.
+func (s *suite) twins() {
+	twin := s.Good
+	twin.Config = "0123456789abcdef"
+	s.must(s.Target.Stage(s.ctx, s.by, twin))
+	in := s.settled(twin, plan.Ready)
+	if good := s.find(s.Good); good == nil || good.Address == in.Address || in.Release != twin {
+		s.t.Errorf("%+v beside %+v: want two instances", in, good)
+	}
+	s.must(s.Router.Shift(s.ctx, s.by, all(twin)))
+	if state := s.observe(); state.Find(twin.ID()).Weight != 100 || state.Find(s.Good.ID()).Weight != 0 {
+		s.t.Errorf("the traffic of a twin: %+v", state)
+	}
+	s.must(s.Router.Shift(s.ctx, s.by, all(s.Good)))
+	s.must(s.Target.Retire(s.ctx, s.by, twin.ID(), 0))
+	if s.find(twin) != nil || s.find(s.Good) == nil || !s.has(s.Good) {
+		s.t.Error("a twin was retired, and the other one is gone, or it is still there")
+	}
+	s.serves("after its twin was retired", s.Good, 100, 100)
+}
+
+// parks is a release that is stopped and kept.
+func (s *suite) parks() {
+	s.must(s.Target.Stage(s.ctx, s.by, s.Other))
+	s.settled(s.Other, plan.Ready)
+	old := s.by
+	s.claim()
+	if err := s.Target.Park(s.ctx, old, s.Other.ID(), 0); !errors.Is(err, target.ErrFenced) {
+		s.t.Errorf("parked by an older token: %v", err)
+	}
+	for range 2 {
+		s.must(s.Target.Park(s.ctx, s.by, s.Other.ID(), 0))
+		s.until(s.Other, "parked", func(in plan.Instance) bool { return in.Phase == plan.Parked })
+	}
+	if state := s.observe(); state.Find(s.Other.ID()) == nil || state.Find(s.Other.ID()).Phase != plan.Parked || !s.has(s.Other) {
+		s.t.Errorf("what is parked is not there, or not kept: %+v", state)
+	}
+	if err := s.Router.Shift(s.ctx, s.by, all(s.Other)); err == nil {
+		s.t.Error("what is parked got traffic")
+	}
+	s.must(s.Target.Park(s.ctx, s.by, s.Missing.ID(), 0)) // what is not there stays away
+	s.must(s.Target.Stage(s.ctx, s.by, s.Other))
+	s.settled(s.Other, plan.Ready)
+	s.must(s.Router.Shift(s.ctx, s.by, all(s.Other)))
+	s.serves("started again", s.Other, 100, 100)
+	s.must(s.Router.Shift(s.ctx, s.by, all(s.Good)))
+	s.must(s.Target.Park(s.ctx, s.by, s.Other.ID(), 0))
+	s.must(s.Target.Retire(s.ctx, s.by, s.Other.ID(), 0))
+	if s.find(s.Other) != nil {
+		s.t.Error("what was parked is not removed")
+	}
+	s.must(s.Target.Stage(s.ctx, s.by, s.Other))
+	s.settled(s.Other, plan.Ready)
 }
 
 // dies is a release that is staged again after it died.
 func (s *suite) dies() {
 	s.must(s.Router.Shift(s.ctx, s.by, all(s.Good)))
 	s.settled(s.Other, plan.Ready)
-	s.Kill(s.Other.Digest)
+	s.Kill(s.Other.ID())
 	in := s.until(s.Other, "failed", func(in plan.Instance) bool { return in.Phase == plan.Failed })
 	if in.Reason == "" {
 		s.t.Errorf("a release that was killed: %+v, want a reason", in)
@@ -496,11 +553,11 @@ func (s *suite) retires() {
 	by := s.claim()
 	s.must(s.Router.Shift(s.ctx, by, all(s.Good)))
 	if s.Busy != nil {
-		done := s.Busy(s.Good.Digest)
+		done := s.Busy(s.Good.ID())
 		defer done()
 		s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
 		retired := make(chan error, 1)
-		go func() { retired <- s.Target.Retire(s.ctx, by, s.Good.Digest, drain) }()
+		go func() { retired <- s.Target.Retire(s.ctx, by, s.Good.ID(), drain) }()
 		for range 20 {
 			begun := time.Now()
 			s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
@@ -518,8 +575,8 @@ func (s *suite) retires() {
 		s.must(<-retired)
 	}
 	s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
-	s.must(s.Target.Retire(s.ctx, by, s.Good.Digest, time.Second))
-	s.must(s.Target.Retire(s.ctx, by, s.Good.Digest, time.Second)) // again
+	s.must(s.Target.Retire(s.ctx, by, s.Good.ID(), time.Second))
+	s.must(s.Target.Retire(s.ctx, by, s.Good.ID(), time.Second)) // again
 	state := s.observe()
 	if len(state.Instances) != 1 || state.Serving() == nil || state.Serving().Release != s.Other || state.Claim.Token != by {
 		s.t.Errorf("in the end: %+v", state)

@@ -1,0 +1,305 @@
+package docker
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/release"
+)
+
+// replicas are the containers of one release, in the order of their numbers.
+type replicas []container.InspectResponse
+
+// releases are the containers of the environment, by their releases; only those of one release when it is not "". They are looked
+// at side by side. Containers of another ledger are not ours, whatever their other labels say.
+func (d *docker) releases(ctx context.Context, only release.ID) (map[release.ID]replicas, error) {
+	label := labelDigest
+	if only != "" {
+		label += "=" + string(only.Digest())
+	}
+	list, err := ask(ctx, d.limit, func(ctx context.Context) (client.ContainerListResult, error) {
+		return d.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: d.ours().Add("label", label)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	own, err := d.owned(ctx, list.Items)
+	if err != nil {
+		return nil, err
+	}
+	seen, faults := make([]client.ContainerInspectResult, len(own)), make([]error, len(own))
+	var looks sync.WaitGroup
+	for i, c := range own {
+		looks.Go(func() {
+			seen[i], faults[i] = ask(ctx, d.limit, func(ctx context.Context) (client.ContainerInspectResult, error) {
+				return d.engine.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+			})
+		})
+	}
+	looks.Wait()
+	all := map[release.ID]replicas{}
+	for i, c := range own {
+		id := releaseOf(c.Labels).ID()
+		switch {
+		case errdefs.IsNotFound(faults[i]): // it was removed in the meantime
+		case faults[i] != nil:
+			return nil, faults[i]
+		case only == "" || only == id:
+			all[id] = append(all[id], seen[i].Container)
+		}
+	}
+	for _, r := range all {
+		slices.SortFunc(r, func(a, b container.InspectResponse) int { return cmp.Compare(numbered(a), numbered(b)) })
+	}
+	return all, nil
+}
+
+// owned leaves out the containers of other ledgers: two projects may give the same names to service and environment.
+func (d *docker) owned(ctx context.Context, all []container.Summary) ([]container.Summary, error) {
+	var ours []string // the ledgers whose containers are ours; nil until somebody has another one
+	var own []container.Summary
+	for _, c := range all {
+		owner := c.Labels[labelLedger]
+		if owner != "" && owner != d.env.Ledger && ours == nil {
+			held, err := d.held(ctx)
+			if err != nil {
+				return nil, err
+			}
+			ours = append([]string{d.env.Ledger}, record(held).Former...)
+		}
+		if owner == "" || owner == d.env.Ledger || slices.Contains(ours, owner) {
+			own = append(own, c)
+		}
+	}
+	return own, nil
+}
+
+// replicas are the containers of one release, none when it is not there.
+func (d *docker) replicas(ctx context.Context, id release.ID) (replicas, error) {
+	all, err := d.releases(ctx, id)
+	return all[id], err
+}
+
+// numbered is the number of a replica, from 1.
+func numbered(c container.InspectResponse) int {
+	n, _ := strconv.Atoi(c.Config.Labels[labelReplica])
+	return max(1, n)
+}
+
+// releaseOf is the release that a container's labels name.
+func releaseOf(l map[string]string) release.Release {
+	return release.Release{Digest: release.Digest(l[labelDigest]), Config: release.Fingerprint(l[labelPrint]), Repository: l[labelRepository],
+		Version: l[labelVersion], Commit: l[labelCommit]}
+}
+
+// configOf is the configuration that a container was made with; empty when it does not say.
+func configOf(c container.InspectResponse) release.Configuration {
+	var config release.Configuration
+	if json.Unmarshal([]byte(c.Config.Labels[labelConfig]), &config) != nil {
+		return nil
+	}
+	return config
+}
+
+// specOf is what a container was made with, secrets apart.
+func (d *docker) specOf(c container.InspectResponse) spec {
+	config := configOf(c)
+	values, _ := config.Fill(func(_, _, _ string) string { return "" })
+	s, err := specOf(values)
+	if len(config) == 0 || err != nil {
+		return d.spec
+	}
+	return s
+}
+
+// Observe asks all releases at once: one that hangs does not add to the time of another.
+func (d *docker) Observe(ctx context.Context) (plan.State, error) {
+	held, err := d.held(ctx)
+	if err != nil {
+		return plan.State{}, err
+	}
+	state := plan.State{Claim: record(held)}
+	for _, h := range held {
+		if h.note != nil {
+			state.Notes = append(state.Notes, *h.note)
+		}
+	}
+	releases, err := d.releases(ctx, "")
+	if err != nil {
+		return plan.State{}, err
+	}
+	ids := slices.Sorted(maps.Keys(releases))
+	state.Instances = make([]plan.Instance, len(ids))
+	var looks sync.WaitGroup
+	for i, id := range ids {
+		looks.Go(func() { state.Instances[i] = d.instance(ctx, releases[id]) })
+	}
+	looks.Wait()
+	for i, id := range ids {
+		state.Know(state.Instances[i].Release, configOf(releases[id][0]))
+	}
+	return state, nil
+}
+
+func (d *docker) Find(ctx context.Context, id release.ID) (*plan.Instance, error) {
+	all, err := d.replicas(ctx, id)
+	if len(all) == 0 || err != nil {
+		return nil, err
+	}
+	in := d.instance(ctx, all)
+	in.Weight = 0
+	return &in, nil
+}
+
+// Has is true as well when only a container is left of r: it can be started again.
+func (d *docker) Has(ctx context.Context, r release.Release) (bool, error) {
+	has, err := d.image(ctx, r)
+	if has || err != nil {
+		return has, err
+	}
+	all, err := d.replicas(ctx, r.ID())
+	return len(all) > 0, err
+}
+
+// image says whether the engine has the image of r.
+func (d *docker) image(ctx context.Context, r release.Release) (bool, error) {
+	_, err := ask(ctx, d.limit, func(ctx context.Context) (client.ImageInspectResult, error) {
+		return d.engine.ImageInspect(ctx, r.Reference())
+	})
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Logs is the end of what the first replica has written that is not well; of the first one, when all are.
+func (d *docker) Logs(ctx context.Context, id release.ID, lines int) ([]string, error) {
+	all, err := d.replicas(ctx, id)
+	if len(all) == 0 || err != nil {
+		return nil, err
+	}
+	chosen := all[0]
+	for _, c := range all {
+		if p, _ := phase(c); p != plan.Ready {
+			chosen = c
+			break
+		}
+	}
+	text, err := ask(ctx, d.limit, func(ctx context.Context) (string, error) {
+		logs, err := d.engine.ContainerLogs(ctx, chosen.ID, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(max(0, lines))})
+		if err != nil {
+			return "", err
+		}
+		defer logs.Close()
+		var text bytes.Buffer
+		_, err = stdcopy.StdCopy(&text, &text, logs)
+		return text.String(), err
+	})
+	if errdefs.IsNotFound(err) || text == "" {
+		return nil, err
+	}
+	return strings.Split(strings.TrimRight(strings.ToValidUTF8(text, "?"), "\r\n"), "\n"), err
+}
+
+func (d *docker) serves(c container.InspectResponse) bool {
+	return !d.env.Routed && c.Name == "/"+d.name()
+}
+
+// parkedEnd is the end of the name of a container that is kept for a way back, stopped.
+const parkedEnd = "-parked"
+
+func parked(c container.InspectResponse) bool { return strings.HasSuffix(c.Name, parkedEnd) }
+
+// instance is how a release is, of which there is a container at least.
+func (d *docker) instance(ctx context.Context, all replicas) plan.Instance {
+	in := plan.Instance{Release: releaseOf(all[0].Config.Labels), Replicas: make([]plan.Replica, max(len(all), d.specOf(all[0]).replicas))}
+	var looks sync.WaitGroup
+	for i := range in.Replicas {
+		if i >= len(all) {
+			in.Replicas[i] = plan.Replica{Phase: plan.Starting, Reason: "a replica is missing"}
+			continue
+		}
+		in.Restarts += all[i].RestartCount
+		looks.Go(func() { in.Replicas[i] = d.replica(ctx, all[i]) })
+	}
+	looks.Wait()
+	if d.serves(all[0]) {
+		in.Weight = 100
+	}
+	in.Sum()
+	return in
+}
+
+// replica is how one container is.
+func (d *docker) replica(ctx context.Context, c container.InspectResponse) plan.Replica {
+	s := d.specOf(c)
+	r := plan.Replica{Address: d.address(c, s), Front: d.front(c, s)}
+	switch {
+	case parked(c):
+		r.Phase = plan.Parked
+		return r
+	case !d.env.Routed && !d.serves(c):
+		r.Phase = plan.Ready // to take the place of the one that runs
+		return r
+	}
+	if r.Phase, r.Reason = phase(c); r.Phase == plan.Ready {
+		if err := d.asked(ctx, r.Address, s); err != nil {
+			r.Phase, r.Reason = plan.Starting, err.Error()
+			if c.RestartCount > 0 {
+				r.Phase, r.Reason = plan.Failed, restarted(c, err)
+			}
+		}
+	}
+	return r
+}
+
+// address is where a container is asked: its published port when it was said where to publish, else its own address on the first
+// network, also from within a container.
+func (d *docker) address(c container.InspectResponse, s spec) string {
+	if s.publish != "" {
+		return d.front(c, s)
+	}
+	return ownAddress(c, s)
+}
+
+// front is where a load balancer sends traffic: an address that always means this container, unless the configuration wants its own.
+func (d *docker) front(c container.InspectResponse, s spec) string {
+	at, err := s.publication(d.env.Routed)
+	if err != nil || !at.HostIP.IsValid() || at.HostIP.IsUnspecified() {
+		return ownAddress(c, s)
+	}
+	if c.NetworkSettings == nil {
+		return ""
+	}
+	for _, b := range c.NetworkSettings.Ports[s.portNumber()] {
+		return net.JoinHostPort(at.HostIP.String(), b.HostPort)
+	}
+	return ""
+}
+
+// ownAddress is the address of a container on its first network.
+func ownAddress(c container.InspectResponse, s spec) string {
+	if c.NetworkSettings == nil {
+		return ""
+	}
+	for name, end := range c.NetworkSettings.Networks {
+		if (len(s.networks) == 0 || name == s.networks[0]) && end.IPAddress.IsValid() {
+			return net.JoinHostPort(end.IPAddress.String(), strconv.Itoa(s.port))
+		}
+	}
+	return ""
+}
