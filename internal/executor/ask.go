@@ -58,16 +58,17 @@ func (c *collector) found() []string {
 	return slices.Clone(c.samples)
 }
 
-// ask checks at a fixed rate, whatever the answers take (open loop), until ctx is done.
-func ask(ctx context.Context, p config.ProbeConfig, address string, into *collector) {
+// ask checks at a fixed rate, whatever the answers take (open loop), one address after the other, until ctx is done.
+func ask(ctx context.Context, p config.ProbeConfig, addresses []string, into *collector) {
 	var checks sync.WaitGroup
 	defer checks.Wait()
 	slots := make(chan struct{}, waiting)
 	pace := time.NewTicker(p.Every)
 	defer pace.Stop()
-	for {
+	for turn := 0; ; turn++ {
 		select {
 		case slots <- struct{}{}:
+			address := addresses[turn%len(addresses)]
 			checks.Go(func() {
 				defer func() { <-slots }()
 				one, cancel := context.WithTimeout(ctx, p.Timeout)

@@ -235,7 +235,7 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 			meters = append(meters, p)
 		} else {
 			rules = 1
-			askers.Go(func() { ask(ctx, p, in.Address, checks) })
+			askers.Go(func() { ask(ctx, p, in.Addresses(), checks) })
 		}
 	}
 	share := v.Alpha / float64(rules+len(meters))
@@ -251,9 +251,9 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 	}
 	for _, p := range meters {
 		s := &source{record: ticks.Series{Name: p.Name, Bounds: p.Meter.Bounds()}, rule: objective(max(p.Every, block), block)}
-		subjects := []probe.Subject{{Address: in.Address, Release: in.Release}}
+		subjects := []probe.Subject{subject(in)}
 		if other != nil {
-			subjects = append(subjects, probe.Subject{Address: other.Address, Release: other.Release})
+			subjects = append(subjects, subject(*other))
 			s.rule = verdict.NewComparison(verdict.ComparisonOptions{Harmless: v.Harmless, Intolerable: 2.5 * v.Harmless, Rate: v.Intolerable,
 				WarmUp: min(v.WarmUp, bake/3), Cold: verdict.Cold, Alpha: share, Beta: v.Beta, Bake: bake, Block: block})
 		}
@@ -268,6 +268,11 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 		all = append(all, s)
 	}
 	return all
+}
+
+// subject is an instance as meters find it.
+func subject(in plan.Instance) probe.Subject {
+	return probe.Subject{Address: in.Address, Fronts: in.Fronts(), Release: in.Release}
 }
 
 // together is what all sources say.

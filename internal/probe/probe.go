@@ -43,7 +43,8 @@ type Probe interface {
 
 // Subject is a release as evidence finds it.
 type Subject struct {
-	Address string // host:port of the release itself
+	Address string   // host:port of the release itself; of its first replica
+	Fronts  []string // host:port of each replica as a load balancer has it
 	Release release.Release
 }
 

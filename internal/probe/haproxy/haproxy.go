@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,7 +57,7 @@ func (m meter) Read(ctx context.Context, of []probe.Subject) ([]*probe.Totals, e
 		}
 		known = true
 		for i, s := range of {
-			if row["addr"] != s.Address {
+			if !slices.Contains(s.Fronts, row["addr"]) {
 				continue
 			}
 			requests, err := sum(row, answered)

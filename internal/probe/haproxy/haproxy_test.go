@@ -47,7 +47,7 @@ func TestE2EConformance(t *testing.T) {
 	m := probetest.OpenMeter(t, Kind(), map[string]string{"socket": b.Remote, "backend": b.Backend})
 	bad := []string{"/bad", "/cut"}
 	probetest.RunMeter(t, m, probetest.Traffic{
-		Subject: probe.Subject{Address: one},
+		Subject: probe.Subject{Fronts: []string{one}},
 		Send: func(t *testing.T, n, failing int) {
 			for i := range n {
 				path := "/missing" // a customer's mistake is no error
@@ -69,7 +69,7 @@ func TestE2ERefusedAndRestarted(t *testing.T) {
 	m := probetest.OpenMeter(t, Kind(), map[string]string{"socket": b.Socket, "backend": b.Backend})
 	read := func() probe.Totals {
 		t.Helper()
-		got, err := m.Read(t.Context(), []probe.Subject{{Address: nobody}})
+		got, err := m.Read(t.Context(), []probe.Subject{{Fronts: []string{nobody}}})
 		if err != nil || got[0] == nil {
 			t.Fatalf("%v: %v", got, err)
 		}

@@ -106,9 +106,15 @@ func (m *meter) Read(ctx context.Context, of []probe.Subject) ([]*probe.Totals, 
 	totals := make([]*probe.Totals, len(of))
 	for i, s := range of {
 		t := probe.Totals{Slower: make([]int, len(m.bounds))}
-		if known := m.totals[s.Address]; known != nil {
-			t.Requests, t.Errors = known.Requests, known.Errors
-			copy(t.Slower, known.Slower)
+		for _, at := range s.Fronts {
+			known := m.totals[at]
+			if known == nil {
+				continue
+			}
+			t.Requests, t.Errors = t.Requests+known.Requests, t.Errors+known.Errors
+			for i, n := range known.Slower {
+				t.Slower[i] += n
+			}
 		}
 		totals[i] = &t
 	}

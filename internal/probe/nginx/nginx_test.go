@@ -102,7 +102,7 @@ func (s server) send(t *testing.T, paths ...string) {
 func TestE2EConformance(t *testing.T) {
 	s := start(t)
 	probetest.RunMeter(t, probetest.OpenMeter(t, Kind(), map[string]string{"log": s.log, "status": "http://" + s.address + "/status", "bounds": "0.1\n0.5"}), probetest.Traffic{
-		Subject: probe.Subject{Address: s.one},
+		Subject: probe.Subject{Fronts: []string{s.one}},
 		Send: func(t *testing.T, n, bad int) {
 			var paths []string
 			for i := range n {
@@ -120,7 +120,7 @@ func TestE2ELog(t *testing.T) {
 	m := probetest.OpenMeter(t, Kind(), inputs)
 	read := func(address string) probe.Totals {
 		t.Helper()
-		got, err := m.Read(t.Context(), []probe.Subject{{Address: address}})
+		got, err := m.Read(t.Context(), []probe.Subject{{Fronts: []string{address}}})
 		if err != nil || got[0] == nil {
 			t.Fatalf("%v: %v", got, err)
 		}
@@ -214,7 +214,7 @@ func TestClose(t *testing.T) {
 	m := probetest.OpenMeter(t, Kind(), map[string]string{"log": path, "bounds": "0.1"})
 	read := func() probe.Totals {
 		t.Helper()
-		got, err := m.Read(t.Context(), []probe.Subject{{Address: "10.0.0.1:80"}})
+		got, err := m.Read(t.Context(), []probe.Subject{{Fronts: []string{"10.0.0.1:80"}}})
 		if err != nil {
 			t.Fatal(err)
 		}

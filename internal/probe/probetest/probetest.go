@@ -180,7 +180,7 @@ func RunMeter(t *testing.T, m probe.Meter, traffic Traffic) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stranger := probe.Subject{Address: "192.0.2.1:9", Release: release.Release{Version: "0.0.0-stranger"}}
+	stranger := probe.Subject{Address: "192.0.2.1:9", Fronts: []string{"192.0.2.1:9"}, Release: release.Release{Version: "0.0.0-stranger"}}
 	read := func() ([]*probe.Totals, error) { return m.Read(ctx, []probe.Subject{stranger, traffic.Subject}) }
 	if _, err := read(); err != nil {
 		t.Fatal(err)
