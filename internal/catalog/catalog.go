@@ -56,6 +56,7 @@ func Steps() []step.Step {
 		operate.Freeze(kinds),
 		operate.Unfreeze(kinds),
 		operate.Lift(kinds),
+		operate.Adopt(kinds),
 		replay.Step(),
 		initialize.Step(),
 		supervise.Step(),

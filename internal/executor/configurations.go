@@ -26,9 +26,11 @@ type configurations struct {
 	getenv  func(string) string // "" is not set
 	mask    func(secret string)
 
-	mu    sync.Mutex
-	known map[release.Fingerprint]release.Configuration
-	key   []byte // what the fingerprints of secrets are made with
+	mu     sync.Mutex
+	known  map[release.Fingerprint]release.Configuration
+	former []string            // the ledgers that this one has taken over from
+	goods  map[release.ID]bool // what was verified and baked
+	key    []byte              // what the fingerprints of secrets are made with
 }
 
 // keyBytes is the length of a new key.
@@ -36,7 +38,7 @@ const keyBytes = 32
 
 func newConfigurations(env *config.Environment, sources []string, getenv func(string) string, mask func(string)) *configurations {
 	return &configurations{today: env.Start, unset: env.Unset, sources: sources, getenv: getenv, mask: mask,
-		known: map[release.Fingerprint]release.Configuration{}}
+		known: map[release.Fingerprint]release.Configuration{}, goods: map[release.ID]bool{}}
 }
 
 // learn takes over what the ledger and the targets know. The key is that of the highest claim that has one.
@@ -44,8 +46,23 @@ func (c *configurations) learn(s ledger.Snapshot, fleet []plan.State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	maps.Copy(c.known, s.Configurations)
+	if len(s.Former) > 0 {
+		c.former = s.Former
+	}
+	for _, e := range s.Recent {
+		c.goods[e.Release.ID()] = e.Good
+	}
 	var highest plan.Number
 	for _, state := range fleet {
+		if s.Live == nil { // there is no ledger at hand
+			c.goods[state.Claim.Wanted.ID()] = state.Claim.Good
+			if back := state.Claim.Back; back != nil {
+				c.goods[back.ID()] = true
+			}
+		}
+		if s.Live == nil && len(c.former) == 0 {
+			c.former = state.Claim.Former
+		}
 		maps.Copy(c.known, state.Configurations)
 		maps.Copy(c.known, state.Claim.Configurations)
 		key, err := hex.DecodeString(state.Claim.Key)
@@ -153,7 +170,7 @@ func (c *configurations) claimed(claim plan.Claim) plan.Claim {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	claim.Key = hex.EncodeToString(c.key)
-	claim.Configurations = nil
+	claim.Configurations, claim.Former, claim.Good = nil, c.former, c.goods[claim.Wanted.ID()]
 	for _, r := range []*release.Release{&claim.Wanted, claim.Back} {
 		if r == nil || r.Config == "" {
 			continue

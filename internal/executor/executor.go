@@ -62,6 +62,16 @@ func (x *Executor) Stamp() ledger.Stamp {
 	return ledger.Stamp{Author: x.author, At: x.world.Now().UTC()}
 }
 
+// token is the right of our own intent to change a target.
+func (x *Executor) token(started ledger.Event, sub uint64) plan.Token {
+	return plan.Token{Number: started.Number(sub), Holder: x.holder}
+}
+
+// shared is the right of all who do only what the event says.
+func shared(e ledger.Event) plan.Token {
+	return plan.Token{Number: e.Number(0), Holder: plan.LedgerHolder}
+}
+
 // PartialError says how far a plan came.
 type PartialError struct {
 	Done     plan.Plan

@@ -41,7 +41,8 @@ type Status struct {
 	LedgerErr  error
 	Target     *plan.State
 	TargetErr  error
-	Difference string // what the next run will do about a target that is not where the ledger says; "" when nothing
+	Difference string // where a target is not as the ledger says; "" when it is
+	Foreign    bool   // the difference is that the target belongs to another ledger: no run sees to that
 }
 
 // Status looks at both and changes nothing. It waits for the ledger for a while only.
@@ -53,11 +54,16 @@ func (x *Executor) Status(ctx context.Context) (Status, error) {
 	if ctx.Err() != nil {
 		return s, context.Cause(ctx)
 	}
-	now, err := x.survey(ctx, s.Newest)
+	now, err := x.observe(ctx, s.Newest)
 	if s.TargetErr = err; err != nil {
 		return s, nil
 	}
 	s.Target = &now.fleet[0]
+	s.Target.Claim.Key = ""
+	if foreign := x.lawful(now); foreign != nil && s.LedgerErr == nil {
+		s.Difference, s.Foreign = foreign.Error(), true
+		return s, nil
+	}
 	if s.LedgerErr == nil && s.Newest.State.Intent == nil {
 		s.Difference = differs(now)
 	}
@@ -88,8 +94,18 @@ func differs(now sight) string {
 	return ""
 }
 
-// survey looks at all targets side by side. One that cannot be reached is reported and left out; it holds nobody up.
+// survey looks at all targets side by side. One that cannot be reached is reported and left out; it holds nobody up. What belongs to
+// another ledger is refused.
 func (x *Executor) survey(ctx context.Context, newest ledger.Event) (sight, error) {
+	now, err := x.observe(ctx, newest)
+	if err == nil {
+		err = x.lawful(now)
+	}
+	return now, err
+}
+
+// observe is survey for whoever changes nothing.
+func (x *Executor) observe(ctx context.Context, newest ledger.Event) (sight, error) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
 	states, faults := make([]plan.State, len(x.sites)), make([]error, len(x.sites))
@@ -246,7 +262,7 @@ func lostEvents(now sight) error {
 		}
 	}
 	return fault.Errorf(fault.HalfWay, "the target was changed by event %s, but the ledger ends with event %d", highest, now.newest.Seq).
-		WithHint("either the registry has lost events: restore them; or this is not the ledger of what runs there")
+		WithHint("the registry has lost events: restore them, or take over what the target knows: backstep adopt --environment %s", now.newest.Environment)
 }
 
 // treat carries out one remedy.
@@ -277,7 +293,7 @@ func (x *Executor) treat(ctx context.Context, now sight, r ledger.Remedy) error 
 	case ledger.TakeNote:
 		return write(func(e ledger.Event) (ledger.Event, error) { return ledger.AdoptNote(e, *r.Note, x.Stamp()) })
 	case ledger.ForgetNotes:
-		by := plan.Token{Number: plan.Number{Seq: now.newest.Seq}, Holder: plan.LedgerHolder}
+		by := shared(now.newest)
 		for _, s := range now.sites {
 			if err := s.Target.Forget(ctx, by, r.Notes); err != nil {
 				return err
@@ -290,7 +306,7 @@ func (x *Executor) treat(ctx context.Context, now sight, r ledger.Remedy) error 
 
 // follow brings every target to where the ledger says, under the number of its newest event. All who follow it share the claim.
 func (x *Executor) follow(ctx context.Context, now sight) error {
-	claim := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: now.newest.Seq}, Holder: plan.LedgerHolder}, Ledger: x.Owner, Aim: plan.Follow}
+	claim := plan.Claim{Token: shared(now.newest), Ledger: x.Owner, Aim: plan.Follow}
 	live := now.newest.State.Live
 	if live != nil {
 		claim.Wanted, claim.Entry, claim.Restored, claim.Back = live.Release, live.ID, live.Restored, back(now.newest.State)
@@ -344,7 +360,7 @@ func (x *Executor) clear(ctx context.Context, now healed) {
 	if s.Live == nil || s.Intent != nil {
 		return
 	}
-	by := plan.Token{Number: plan.Number{Seq: now.newest.Seq}, Holder: plan.LedgerHolder}
+	by := shared(now.newest)
 	kept := s.Good(x.Config.Keep)
 	for i, state := range now.fleet {
 		for _, in := range state.Instances {

@@ -58,6 +58,8 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 	switch {
 	case errors.Is(err, target.ErrUnreachable):
 		return RolledBack{}, unreachable(err)
+	case fault.CodeOf(err) == fault.Refused:
+		return RolledBack{}, err
 	case err != nil:
 		return x.withoutLedger(ctx, r, begin, err)
 	}
@@ -107,7 +109,7 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 	}
 	defer x.hold(ctx, started.Seq)()
 	note := x.note(started, out, r.Reason)
-	claim := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Fire,
+	claim := plan.Claim{Token: x.token(started, 0), Ledger: x.Owner, Aim: plan.Fire,
 		Wanted: out.Release, Entry: note.ID, Restored: true}
 	return x.goBack(ctx, begin, out, claim, started.State.Intent.Key(), note)
 }
@@ -200,7 +202,7 @@ func (x *Executor) startRollback(ctx context.Context, now sight, out RolledBack,
 
 // note is what a rollback under the intent of started leaves on the targets.
 func (x *Executor) note(started ledger.Event, out RolledBack, why string) *plan.Note {
-	n := &plan.Note{ID: strings.ToLower(rand.Text()), Number: plan.Number{Seq: started.Seq}, Left: out.Left, To: out.Release,
+	n := &plan.Note{ID: strings.ToLower(rand.Text()), Number: started.Number(0), Left: out.Left, To: out.Release,
 		Condemn: true, Freeze: true, Author: x.author, At: x.world.Now().UTC(), Why: why}
 	if from := started.State.Intent.From; from != nil {
 		n.LeftEntry = from.ID

@@ -132,7 +132,7 @@ func (x *Executor) startVerify(ctx context.Context, now sight) (ledger.Event, er
 // arm claims every target for the way back, and makes sure that it is as the ledger says.
 func (x *Executor) arm(ctx context.Context, started ledger.Event) error {
 	in := started.State.Intent
-	c := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Arm,
+	c := plan.Claim{Token: x.token(started, 0), Ledger: x.Owner, Aim: plan.Arm,
 		Wanted: in.From.Release, Entry: in.From.ID, Restored: in.From.Restored}
 	if in.To.Digest != "" {
 		c.Back = &in.To
@@ -176,7 +176,7 @@ func (x *Executor) keepWarm(ctx context.Context, started ledger.Event) (stop fun
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	by := plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}
+	by := x.token(started, 0)
 	for _, s := range x.sites {
 		go func() {
 			for pause := warmEvery; ; {
@@ -223,7 +223,7 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		out := RolledBack{Release: in.To, Left: in.From.Release, Why: in.Reason, Plan: in.Plan}
 		note := x.note(started, out, fmt.Sprintf("verdict %s: %s", e.Verdict, e.Reason))
 		note.Evidence = e.text()
-		claim := plan.Claim{Token: plan.Token{Number: plan.Number{Seq: started.Seq, Sub: 1}, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Fire,
+		claim := plan.Claim{Token: x.token(started, 1), Ledger: x.Owner, Aim: plan.Fire,
 			Wanted: in.To, Entry: note.ID, Restored: true}
 		v.Back, v.BackErr = x.goBack(ctx, x.world.Now(), out, claim, key, note)
 		e.wait()
@@ -237,7 +237,7 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		}
 	}
 	// A verdict on what somebody has rolled back meanwhile would undo that.
-	armed := plan.Token{Number: plan.Number{Seq: started.Seq}, Holder: x.holder}
+	armed := x.token(started, 0)
 	if err := x.undisturbed(context.WithoutCancel(ctx), started, armed); errors.Is(err, errDisturbed) || errors.Is(err, target.ErrFenced) {
 		e.wait()
 		return v, x.overtaken(ctx, fmt.Errorf("the verdict %s on %s is not written: %w", e.Verdict, in.From.Release, err))

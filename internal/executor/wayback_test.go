@@ -95,7 +95,7 @@ func (p *place) Check(ctx context.Context, address string) probe.Result {
 // run is a new run on the place, on another machine than all others.
 func (p *place) run() *Executor {
 	p.runs++
-	env := &config.Environment{Name: "production", Strategy: plan.BlueGreen, ReadyTimeout: time.Second, Drain: time.Millisecond,
+	env := &config.Environment{Name: "production", Strategy: plan.BlueGreen, Keep: 2, ReadyTimeout: time.Second, Drain: time.Millisecond,
 		Verify: config.Verify{Bake: 200 * time.Millisecond, Patience: 20 * time.Second, Objective: 0.01, Intolerable: 0.3, Alpha: 0.01, Beta: 0.05, Harmless: 1,
 			Probes: []config.ProbeConfig{{Name: "http", Every: time.Millisecond, Timeout: time.Second, Probe: p}}}}
 	configs := newConfigurations(env, nil, func(string) string { return "" }, nil)
@@ -796,4 +796,38 @@ func TestAlreadyBackIsTrue(t *testing.T) {
 	p.target.Lose(p.image("1.0.0").ID())
 	_, err = p.run().Rollback(t.Context(), Rollback{Reason: "it is gone"})
 	p.refused(err, fault.HalfWay, "but it does not serve")
+}
+
+// The registry was lost: an empty ledger takes over what the target knows, with what was good and what was found bad.
+func TestAdoptAfterTheLedgerWasLost(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0", "1.1.0")
+	p.must(p.deploy("1.2.0"))
+	p.gone()
+	if _, err := p.run().Rollback(t.Context(), Rollback{Reason: "slow"}); err != nil {
+		t.Fatal(err)
+	}
+	p.book = &ledgertest.Memory{}
+	p.refused(p.deploy("1.0.0"), fault.HalfWay, "but the ledger ends with event 0")
+	before := p.state().Claim
+	out, err := p.run().Adopt(t.Context(), "lost", false)
+	p.must(err)
+	if out.Live.Release != p.image("1.1.0") || len(out.Good) != 1 || out.Good[0].Release != p.image("1.0.0") {
+		t.Errorf("adopted %+v", out.Estate)
+	}
+	p.agrees("1.1.0")
+	p.quarantined("1.2.0")
+	now := p.state().Claim
+	if now.Number.Compare(before.Number) <= 0 || now.Key != before.Key {
+		t.Errorf("the claim is %+v, was %+v", now, before)
+	}
+	if _, err := p.run().Adopt(t.Context(), "again", false); fault.CodeOf(err) != fault.Input {
+		t.Errorf("adopted twice: %v", err)
+	}
+	_, err = ledger.Unfreeze(p.newest(), "", "mended", ledger.Stamp{})
+	p.must(err)
+	if _, err := p.run().Rollback(t.Context(), Rollback{To: "1.0.0", Reason: "slower"}); err != nil {
+		t.Fatal(err)
+	}
+	p.agrees("1.0.0")
 }

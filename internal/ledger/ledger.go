@@ -33,6 +33,7 @@ const (
 	Frozen           Kind = "freeze"
 	Unfrozen         Kind = "unfreeze"
 	Lifted           Kind = "lift"
+	Adopted          Kind = "adopt" // the targets were taken over, with what they know
 )
 
 // Event is one transition of an environment, with a full snapshot of what is true after it: losing older
@@ -52,8 +53,15 @@ type Event struct {
 	State       Snapshot            `json:"state"`
 }
 
+// Number is that of the claims made under the event; sub counts them.
+func (e Event) Number(sub uint64) plan.Number {
+	return plan.Number{Epoch: e.State.Epoch, Seq: e.Seq, Sub: sub}
+}
+
 // Snapshot is what is true of an environment.
 type Snapshot struct {
+	Epoch       uint64       `json:"epoch,omitempty"`  // how often a ledger has taken over the targets
+	Former      []string     `json:"former,omitempty"` // the ledgers that it has taken them over from
 	Live        *Entry       `json:"live,omitempty"`
 	LastGood    *Entry       `json:"last_good,omitempty"` // the newest of Recent that is good and not in quarantine
 	Intent      *Intent      `json:"intent,omitempty"`    // what is being done; its run holds the lock

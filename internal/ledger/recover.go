@@ -35,7 +35,7 @@ type Remedy struct {
 // The rules are those of docs/protocol.md.
 func Recover(newest Event, fleet []plan.State) Remedy {
 	for _, s := range fleet {
-		if s.Claim.Number.Seq > newest.Seq {
+		if next := (plan.Number{Epoch: newest.State.Epoch, Seq: newest.Seq + 1}); s.Claim.Number.Compare(next) >= 0 {
 			return Remedy{Do: ReadAgain}
 		}
 	}
@@ -47,7 +47,7 @@ func Recover(newest Event, fleet []plan.State) Remedy {
 		return Remedy{Do: TakeNote, Note: &fresh[0]}
 	}
 	for _, s := range fleet {
-		if s.Claim.Number.Compare(plan.Number{Seq: newest.Seq}) < 0 || !newest.State.ServedBy(s) {
+		if s.Claim.Number.Compare(newest.Number(0)) < 0 || !newest.State.ServedBy(s) {
 			return Remedy{Do: BringAlong}
 		}
 	}
@@ -91,7 +91,7 @@ func recoverIntent(newest Event, in Intent, fleet []plan.State, fresh []plan.Not
 	}
 	done, undone := false, false
 	for _, s := range fleet {
-		if s.Claim.Number == (plan.Number{Seq: in.Seq, Sub: 1}) && s.Claim.Holder == in.Holder {
+		if s.Claim.Number == (plan.Number{Epoch: newest.State.Epoch, Seq: in.Seq, Sub: 1}) && s.Claim.Holder == in.Holder {
 			done, undone = done || s.Claim.Aim == plan.Done, undone || s.Claim.Aim == plan.Undo
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/backstep/backstep/internal/fault"
@@ -304,6 +305,39 @@ func Unfreeze(newest Event, cause Cause, reason string, stamp Stamp) (Event, err
 	e := newest.next(Unfrozen, stamp)
 	e.Reason = reason
 	e.State.Freezes = slices.DeleteFunc(e.State.Freezes, func(f Freeze) bool { return f.Cause == cause })
+	return e, nil
+}
+
+// Estate is what targets know that a ledger takes over.
+type Estate struct {
+	Epoch  uint64
+	Former []string    // the ledgers that had the targets
+	Live   Entry       // its ID is "" when it has none yet
+	Good   []Entry     // what can be gone back to, newest first
+	Notes  []plan.Note // of rollbacks that no ledger has; the highest number first
+}
+
+// Adopt makes what targets know part of the history. What the ledger says itself, of another past, stays as far as it does not
+// contradict them.
+func Adopt(newest Event, estate Estate, reason string, stamp Stamp) (Event, error) {
+	if in := newest.State.Intent; in != nil {
+		return Event{}, fault.Errorf(fault.Refused, "adopt the targets: %s has begun event %d of this ledger", in.Author, in.Seq).
+			WithHint("end it first: run verify or rollback against the targets of this ledger, or write into a ledger of its own")
+	}
+	e := newest.next(Adopted, stamp)
+	e.Reason, e.Release = reason, &estate.Live.Release
+	e.State.Epoch, e.State.Former = max(estate.Epoch, newest.State.Epoch+1), estate.Former
+	for _, n := range slices.Backward(estate.Notes) {
+		e.adopt(&n)
+		e.sentence(n, stamp)
+	}
+	for _, g := range slices.Backward(estate.Good) {
+		g.ID, g.Seq = fmt.Sprintf("%d-%s", e.Seq, g.Release.ID().Short()), e.Seq
+		e.live(g)
+	}
+	live := estate.Live
+	live.ID, live.Seq = cmp.Or(live.ID, strconv.FormatUint(e.Seq, 10)), e.Seq
+	e.live(live)
 	return e, nil
 }
 

@@ -8,25 +8,30 @@ import (
 	"github.com/backstep/backstep/internal/release"
 )
 
-// Number orders the claims on a target. Seq is the number of an event of the ledger; Sub counts the claims made under
+// Number orders the claims on a target. Epoch counts the ledgers that have taken the target over from another one. Seq is the number of an event of the ledger; Sub counts the claims made under
 // that event: 0 is what the event itself gives, 1 the second phase of its run, and without the ledger whoever comes next
 // takes the following one.
 type Number struct {
-	Seq uint64 `json:"seq"`
-	Sub uint64 `json:"sub,omitempty"`
+	Epoch uint64 `json:"epoch,omitempty"`
+	Seq   uint64 `json:"seq"`
+	Sub   uint64 `json:"sub,omitempty"`
 }
 
 // Compare is -1, 0 or +1, as n is below, equal to or above m.
 func (n Number) Compare(m Number) int {
-	return cmp.Or(cmp.Compare(n.Seq, m.Seq), cmp.Compare(n.Sub, m.Sub))
+	return cmp.Or(cmp.Compare(n.Epoch, m.Epoch), cmp.Compare(n.Seq, m.Seq), cmp.Compare(n.Sub, m.Sub))
 }
 
-// String is 12, or 12.1.
+// String is 12, or 12.1, or 12.1 of epoch 2.
 func (n Number) String() string {
-	if n.Sub == 0 {
-		return fmt.Sprint(n.Seq)
+	s := fmt.Sprint(n.Seq)
+	if n.Sub > 0 {
+		s += fmt.Sprintf(".%d", n.Sub)
 	}
-	return fmt.Sprintf("%d.%d", n.Seq, n.Sub)
+	if n.Epoch > 0 {
+		s += fmt.Sprintf(" of epoch %d", n.Epoch)
+	}
+	return s
 }
 
 // Aim is what a claim is for.
@@ -63,6 +68,7 @@ type Claim struct {
 	Restored bool             `json:"restored,omitempty"`
 	// Configurations are those of Wanted and Back, so that they can be started without the ledger.
 	Configurations map[release.Fingerprint]release.Configuration `json:"configurations,omitempty"`
+	Good           bool                                          `json:"good,omitempty"` // Wanted was verified and baked
 	// Former are the ledgers that this one has taken over from: what carries their names on the target is ours as well.
 	Former []string `json:"former,omitempty"`
 	// Key is what the fingerprints of secrets are made with. It is kept on the targets only: there it protects nothing, since who

@@ -12,10 +12,6 @@ import (
 	"github.com/backstep/backstep/internal/router"
 )
 
-// ErrFenced is wrapped by the error of a claim that is not above the one on the target, and of a change whose token is
-// not the one of the claim on the target: another run has taken over.
-var ErrFenced = errors.New("a newer run has taken over")
-
 // ErrUnreachable is wrapped by the error of a target that cannot be reached.
 var ErrUnreachable = errors.New("the target cannot be reached")
 

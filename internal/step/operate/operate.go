@@ -76,6 +76,8 @@ func difference(out io.Writer, s executor.Status) {
 	switch {
 	case s.TargetErr != nil:
 		fmt.Fprintf(out, "target       cannot be seen: %s\n", line(s.TargetErr.Error()))
+	case s.Foreign:
+		fmt.Fprintf(out, "target       %s\n", line(s.Difference))
 	case s.Difference != "":
 		fmt.Fprintf(out, "target       %s; the next run of any step sees to it\n", line(s.Difference))
 	}
@@ -240,6 +242,53 @@ func Unfreeze(kinds config.Kinds) step.Step {
 				return ledger.Unfreeze(e, ledger.Cause(by), reason, x.Stamp())
 			})
 		})
+}
+
+// Adopt declares the command that takes over what the targets know.
+func Adopt(kinds config.Kinds) step.Step {
+	var (
+		reason string
+		dryRun bool
+	)
+	return command(kinds, "adopt", "Take over what the target knows into this ledger: the registry has moved, or was lost",
+		"Shows what is live there, where a rollback goes and what is in quarantine, and writes it into the ledger of the configuration. From then on "+
+			"the target belongs to this ledger, and refuses the former one.",
+		[]input.Input{
+			input.String(&reason, "reason", step.ReasonHelp),
+			input.Bool(&dryRun, "dry-run", step.DryRunHelp),
+		},
+		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
+			shown, err := x.Adopt(ctx, reason, true)
+			if err == nil && !asJSON {
+				adoption(out, x.Name, shown)
+			}
+			if err == nil && !dryRun {
+				shown, err = x.Adopt(ctx, reason, false)
+			}
+			if err != nil || !asJSON {
+				return err
+			}
+			return json.NewEncoder(out).Encode(shown)
+		})
+}
+
+// adoption prints what is taken over.
+func adoption(out io.Writer, name release.Environment, a executor.Adoption) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintf(w, "environment\t%s\n", name)
+	for _, l := range a.Former {
+		fmt.Fprintf(w, "taken over from\t%s\n", line(l))
+	}
+	fmt.Fprintf(w, "live\t%s\n", entry(&a.Live))
+	for _, g := range a.Good {
+		fmt.Fprintf(w, "way back\t%s\n", g.Release)
+	}
+	for _, n := range a.Notes {
+		if n.Condemn {
+			fmt.Fprintf(w, "quarantined\t%s by %s: %s\n", n.Left, n.Author, line(n.Why))
+		}
+	}
 }
 
 // Lift declares the command that takes a digest out of quarantine.

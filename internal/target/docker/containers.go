@@ -25,7 +25,8 @@ import (
 type replicas []container.InspectResponse
 
 // releases are the containers of the environment, by their releases; only those of one release when it is not "". They are looked
-// at side by side. Containers of another ledger are not ours, whatever their other labels say.
+// at side by side. Containers of another ledger than
+// that of the record are not ours, whatever their other labels say.
 func (d *docker) releases(ctx context.Context, only release.ID) (map[release.ID]replicas, error) {
 	label := labelDigest
 	if only != "" {
@@ -79,7 +80,7 @@ func (d *docker) owned(ctx context.Context, all []container.Summary) ([]containe
 			if err != nil {
 				return nil, err
 			}
-			ours = append([]string{d.env.Ledger}, record(held).Former...)
+			ours = append([]string{d.env.Ledger, record(held).Ledger}, record(held).Former...)
 		}
 		if owner == "" || owner == d.env.Ledger || slices.Contains(ours, owner) {
 			own = append(own, c)

@@ -25,6 +25,9 @@ type held struct {
 
 // volume is the name of the one for a claim of this number.
 func (d *docker) volume(n plan.Number) string {
+	if n.Epoch > 0 {
+		return fmt.Sprintf("%s-claim-e%d-%d-%d", d.name(), n.Epoch, n.Seq, n.Sub)
+	}
 	return fmt.Sprintf("%s-claim-%d-%d", d.name(), n.Seq, n.Sub)
 }
 
@@ -76,27 +79,12 @@ func record(all []held) plan.Claim {
 	return all[0].claim
 }
 
-// refuse says why c cannot be made when now is the record.
-func refuse(now, c plan.Claim) error {
-	if now.Ledger != "" && c.Ledger != "" && now.Ledger != c.Ledger {
-		return fault.Errorf(fault.Refused, "what is on the target belongs to the ledger %s, not to %s", now.Ledger, c.Ledger)
-	}
-	order := c.Number.Compare(now.Number)
-	if now.Holder != "" && (order < 0 || order == 0 && c.Holder != now.Holder) {
-		return fmt.Errorf("%w: number %s is not above %s", target.ErrFenced, c.Number, now.Number)
-	}
-	return nil
-}
-
 func (d *docker) Claim(ctx context.Context, c plan.Claim, note *plan.Note) error {
-	if c.Holder == "" {
-		return fmt.Errorf("claim %s names no holder", c.Number)
-	}
 	seen, err := d.held(ctx)
 	if err != nil {
 		return err
 	}
-	if err := refuse(record(seen), c); err != nil {
+	if err := target.Admit(record(seen), c); err != nil {
 		return err
 	}
 	if record(seen).Token != c.Token {
@@ -143,7 +131,7 @@ func (d *docker) make(ctx context.Context, c plan.Claim, note *plan.Note) ([]hel
 		return nil, err
 	}
 	now := record(seen)
-	if err := refuse(now, c); err != nil {
+	if err := target.Admit(now, c); err != nil {
 		if now.Number.Compare(c.Number) > 0 && made.Volume.Labels[labelClaim] == labels[labelClaim] {
 			err = errors.Join(err, d.drop(ctx, made.Volume.Name)) // with its note: this claim was never made
 		}

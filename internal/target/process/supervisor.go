@@ -228,9 +228,9 @@ func (s *Supervisor) logs(id release.ID, lines int) about {
 func handle[T any](change func(context.Context, T) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var call T
-		id := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
-		id.DisallowUnknownFields()
-		err := id.Decode(&call)
+		body := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+		body.DisallowUnknownFields()
+		err := body.Decode(&call)
 		if err != nil {
 			err = fault.Inputf("read the call: %w", err)
 		} else {
@@ -252,18 +252,11 @@ func handle[T any](change func(context.Context, T) error) http.HandlerFunc {
 
 // take makes a claim the record, with its note, unless another one is in the way.
 func (s *Supervisor) take(_ context.Context, c claimCall) error {
-	if c.Claim.Holder == "" {
-		return fmt.Errorf("claim %s names no holder", c.Claim.Number)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.claim
-	if now.Ledger != "" && c.Claim.Ledger != "" && now.Ledger != c.Claim.Ledger {
-		return fault.Errorf(fault.Refused, "what is on the target belongs to the ledger %s, not to %s", now.Ledger, c.Claim.Ledger)
-	}
-	order := c.Claim.Number.Compare(now.Number)
-	if now.Holder != "" && (order < 0 || order == 0 && c.Claim.Holder != now.Holder) {
-		return fmt.Errorf("%w: number %s is not above %s", target.ErrFenced, c.Claim.Number, now.Number)
+	if err := target.Admit(now, c.Claim); err != nil {
+		return err
 	}
 	record, notes := now, s.notes
 	if c.Claim.Token != now.Token {

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router"
@@ -152,15 +151,8 @@ func owned(c plan.Claim) plan.Claim {
 // Claim is described at target.Fence.
 func (m *Memory) Claim(ctx context.Context, c plan.Claim, note *plan.Note) error {
 	return m.do(ctx, "claim", func() error {
-		if c.Holder == "" {
-			return fmt.Errorf("claim %s names no holder", c.Number)
-		}
-		if m.claim.Ledger != "" && c.Ledger != "" && m.claim.Ledger != c.Ledger {
-			return fault.Errorf(fault.Refused, "what is on the target belongs to the ledger %s, not to %s", m.claim.Ledger, c.Ledger)
-		}
-		order := c.Number.Compare(m.claim.Number)
-		if m.claim.Holder != "" && (order < 0 || order == 0 && c.Holder != m.claim.Holder) {
-			return fmt.Errorf("%w: number %s is not above %s", target.ErrFenced, c.Number, m.claim.Number)
+		if err := target.Admit(m.claim, c); err != nil {
+			return err
 		}
 		if note != nil {
 			n := *note

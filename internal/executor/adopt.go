@@ -1,0 +1,123 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/ledger"
+	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/target"
+)
+
+// Adoption is what a ledger takes over from the targets.
+type Adoption struct {
+	ledger.Estate
+	Newest ledger.Event // before it was written, or the event that says so
+}
+
+// Adopt writes into the ledger what the targets know: the registry has moved, or was lost. A dry run only looks.
+func (x *Executor) Adopt(ctx context.Context, reason string, dryRun bool) (Adoption, error) {
+	newest, err := x.Ledger.Newest(ctx)
+	if err != nil {
+		return Adoption{}, err
+	}
+	now, err := x.observe(ctx, newest)
+	if err != nil {
+		return Adoption{}, err
+	}
+	if len(now.fleet) < len(x.sites) {
+		return Adoption{}, fault.Errorf(fault.Refused, "a target cannot be reached: what it knows would be lost").WithHint("run it again when all of them answer")
+	}
+	out := Adoption{Newest: newest}
+	if out.Estate, err = x.estate(now); err != nil || dryRun {
+		return out, err
+	}
+	out.Newest, err = x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
+		if e.Seq != newest.Seq {
+			return ledger.Event{}, fault.Errorf(fault.Refused, "event %d of %s came in between", e.Seq, e.Author).WithHint("run it again")
+		}
+		return ledger.Adopt(e, out.Estate, reason, x.Stamp())
+	})
+	if err != nil {
+		return out, err
+	}
+	if err := x.Ledger.Pin(ctx, out.Newest.Seq, out.Live.Release); err != nil {
+		x.log.Warn("the registry does not have what is live: only the target does", "release", out.Live.Release.Digest.Short(), "error", err)
+	}
+	_, err = x.heal(ctx, &out.Newest, nobody)
+	return out, err
+}
+
+// estate is what the targets know, by the highest claim on any of them.
+func (x *Executor) estate(now sight) (ledger.Estate, error) {
+	var e ledger.Estate
+	var highest plan.Claim
+	for _, s := range now.fleet {
+		if s.Claim.Ledger != "" && s.Claim.Number.Compare(highest.Number) >= 0 {
+			highest = s.Claim
+		}
+		if s.Claim.Ledger != "" && s.Claim.Ledger != x.Owner && !slices.Contains(e.Former, s.Claim.Ledger) {
+			e.Former = append(e.Former, s.Claim.Ledger)
+		}
+		e.Former = append(e.Former, slices.DeleteFunc(slices.Clone(s.Claim.Former), func(l string) bool { return slices.Contains(e.Former, l) })...)
+		for _, n := range s.Notes {
+			if !now.newest.State.HasAdopted(n.ID) {
+				e.Notes = append(e.Notes, n)
+			}
+		}
+	}
+	switch {
+	case highest.Ledger == "":
+		return e, fault.Inputf("the target knows of no ledger: there is nothing to adopt").WithHint("deploy: backstep deploy --environment %s --image …", x.Name)
+	case x.lawful(now) == nil && highest.Number.Compare(plan.Number{Epoch: now.newest.State.Epoch, Seq: now.newest.Seq + 1}) < 0:
+		return e, fault.Inputf("the target belongs to this ledger already: there is nothing to adopt")
+	}
+	e.Epoch = highest.Number.Epoch + 1
+	e.Live = ledger.Entry{Release: highest.Wanted, ID: highest.Entry, Good: highest.Good, Restored: highest.Restored}
+	for _, s := range now.fleet {
+		in := s.Serving()
+		if s.Claim.Number == highest.Number && in != nil && in.Release.ID() != highest.Wanted.ID() && highest.Aim == plan.Do {
+			e.Live = ledger.Entry{Release: in.Release, Good: highest.Back != nil && highest.Back.ID() == in.Release.ID()}
+		}
+	}
+	if e.Live.Release.Digest == "" {
+		return e, fault.Inputf("the target knows of no release: there is nothing to adopt")
+	}
+	e.Good = good(now, highest, e.Live)
+	return e, nil
+}
+
+// good are the releases that can be gone back to, besides what is live: the one that the claim names, and those that are parked, as
+// only good ones are.
+func good(now sight, highest plan.Claim, live ledger.Entry) []ledger.Entry {
+	var all []ledger.Entry
+	add := func(e ledger.Entry) {
+		if e.Release.ID() != live.Release.ID() && !slices.ContainsFunc(all, func(o ledger.Entry) bool { return o.Release.ID() == e.Release.ID() }) {
+			all = append(all, e)
+		}
+	}
+	if highest.Back != nil {
+		add(ledger.Entry{Release: *highest.Back, Good: true})
+	}
+	for _, s := range now.fleet {
+		for _, in := range s.Instances {
+			if in.Phase == plan.Parked {
+				add(ledger.Entry{Release: in.Release, Good: true})
+			}
+		}
+	}
+	return all
+}
+
+// lawful says why what is on the targets is not for this ledger to change, or nil.
+func (x *Executor) lawful(now sight) error {
+	var faults []error
+	for _, s := range now.fleet {
+		if owner := s.Claim.Ledger; owner != "" && owner != x.Owner && !slices.Contains(now.newest.State.Former, owner) {
+			faults = append(faults, target.ForeignError(owner, x.Owner))
+		}
+	}
+	return errors.Join(faults...)
+}
