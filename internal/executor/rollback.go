@@ -55,25 +55,15 @@ func (x *Executor) Rollback(ctx context.Context, r Rollback) (RolledBack, error)
 func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, error) {
 	begin := x.world.Now()
 	first, err := x.firstLook(ctx)
-	switch {
-	case errors.Is(err, target.ErrUnreachable):
-		return RolledBack{}, unreachable(err)
-	case fault.CodeOf(err) == fault.Refused:
-		return RolledBack{}, err
-	case err != nil:
-		return x.withoutLedger(ctx, r, begin, err)
+	if err != nil {
+		return x.sightless(ctx, r, begin, err)
 	}
 	if r.DryRun {
 		return x.chosen(first, r)
 	}
 	now, err := x.heal(ctx, &first.newest, func(in ledger.Intent) bool { return in.Kind == ledger.VerifyStarted })
-	switch code := fault.CodeOf(err); {
-	case errors.Is(err, target.ErrUnreachable):
-		return RolledBack{}, unreachable(err)
-	case code == fault.Refused || code == fault.HalfWay:
-		return RolledBack{}, err
-	case err != nil:
-		return x.withoutLedger(ctx, r, begin, err)
+	if err != nil {
+		return x.sightless(ctx, r, begin, err)
 	}
 	if done, ok := tookBack(first, now); ok && r.To == "" {
 		return done, standing(now.sight, done.Release)
@@ -112,6 +102,18 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 	claim := plan.Claim{Token: x.token(started, 0), Ledger: x.Owner, Aim: plan.Fire,
 		Wanted: out.Release, Entry: note.ID, Restored: true}
 	return x.goBack(ctx, begin, out, claim, started.State.Intent.Key(), note)
+}
+
+// sightless is a rollback whose look has failed: it goes on without the ledger, unless it is a target that cannot be reached, or
+// something that is not the ledger's fault.
+func (x *Executor) sightless(ctx context.Context, r Rollback, begin time.Time, err error) (RolledBack, error) {
+	switch code := fault.CodeOf(err); {
+	case errors.Is(err, target.ErrUnreachable):
+		return RolledBack{}, unreachable(err)
+	case code == fault.Refused || code == fault.HalfWay:
+		return RolledBack{}, err
+	}
+	return x.withoutLedger(ctx, r, begin, err)
 }
 
 // unreachable is the error of a rollback that could not begin.
