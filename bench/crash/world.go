@@ -65,6 +65,7 @@ environments:
   %s:
     target: {kind: process, socket: %s}
     drain: 1s
+    settle: 0s
     verify: {bake: 200ms, patience: 30s, probes: [{kind: http, rate: 500}]}
 `
 

@@ -47,6 +47,7 @@ environments:
     router: {kind: haproxy, socket: %s, backend: %s}
     strategy: %s
     drain: 2s
+    settle: 100ms
     verify: {bake: 2s, patience: 20s, probes: [{kind: http, rate: 100}]}
   solo:
     target: {kind: docker, port: 8080, publish: "127.0.0.1:%d"}
@@ -56,6 +57,7 @@ environments:
     router: {kind: haproxy, socket: %[3]s, backend: %[4]s}
     strategy: %[5]s
     drain: 2s
+    settle: 100ms
     verify: {bake: 3s, patience: 60s, probes: [{kind: haproxy, socket: %[3]s, backend: %[4]s}]}
 `, service, repository, balancer.Socket, balancer.Backend, strategy, solo)
 }

@@ -12,7 +12,7 @@ import (
 // These are set when it is built: -ldflags "-X main.version=1.2.0 -X main.does=fail".
 var (
 	version = "0.0.0"
-	does    = "work" // fail: every order is answered 500; late: the same after three seconds; limp: one in four is; crash: it ends at once; die: it ends after three seconds; sick: its HEALTHCHECK fails
+	does    = "work" // fail: every order is answered 500; late: the same after three seconds; limp: one in four is; crash: it ends at once; die: it ends after three seconds; brief: it ends a second after it listens; sick: its HEALTHCHECK fails
 )
 
 // lateness is how long a release that is late to fail works well.
@@ -36,6 +36,9 @@ func main() {
 	begin := time.Now()
 	if does == "die" {
 		time.AfterFunc(lateness, func() { fmt.Println("no such table: orders"); os.Exit(1) })
+	}
+	if does == "brief" {
+		time.AfterFunc(time.Second, func() { fmt.Println("no licence"); os.Exit(0) })
 	}
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		if digest := os.Getenv("BACKSTEP_RELEASE"); len(digest) > 19 {

@@ -104,7 +104,7 @@ func (x *Executor) apply(ctx context.Context, s wayback.Site, by plan.Token, op 
 	case plan.Stage:
 		return s.Target.Stage(ctx, by, op.Release)
 	case plan.Await:
-		return wayback.Await(ctx, s.Target, op.Release, x.Config.ReadyTimeout)
+		return wayback.Await(ctx, s.Target, op.Release, x.Config.ReadyTimeout, x.Config.Settle)
 	case plan.Shift:
 		weights := map[release.ID]int{op.Release.ID(): op.Weight}
 		if op.From != nil && op.Weight < 100 {
@@ -129,7 +129,7 @@ func (x *Executor) deadline(p plan.Plan) time.Time {
 		case plan.Stage:
 			bound += stageTimeout
 		case plan.Await:
-			bound += x.Config.ReadyTimeout
+			bound += x.Config.ReadyTimeout + x.Config.Settle
 		case plan.Retire:
 			bound += x.Config.Drain
 		case plan.Watch:

@@ -231,6 +231,9 @@ func (x *Executor) goBack(ctx context.Context, begin time.Time, out RolledBack, 
 	out.Moved, out.Changed = true, x.secretsChanged(out.Release)
 	x.log.Info("the traffic is back", "release", out.Release.Digest.Short(), "version", out.Release.Version,
 		"seconds", fmt.Sprintf("%.3f", out.Took.Seconds()))
+	if note.Condemn && out.Left.Digest != "" && out.Left.ID() != out.Release.ID() {
+		x.disconnect(ctx, claim.Token, out.Left)
+	}
 	failing := x.confirm(ctx, out.Release)
 	words := x.lastWords(ctx, out.Left.ID())
 	event, unwritten := x.record(ctx, note, func(e ledger.Event) (ledger.Event, error) {
@@ -253,6 +256,17 @@ func (x *Executor) goBack(ctx context.Context, begin time.Time, out RolledBack, 
 			WithHint("a person is needed: see docs/runbook.md")
 	}
 	return out, nil
+}
+
+// disconnect ends what customers still have open with a release that was found bad: kept connections would go on with it.
+func (x *Executor) disconnect(ctx context.Context, by plan.Token, bad release.Release) {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	for _, s := range x.sites {
+		if err := s.Router.Close(ctx, by, bad.ID()); err != nil {
+			x.log.Warn("connections with the release that was left stay open", "target", s.Name, "release", bad.Digest.Short(), "error", err)
+		}
+	}
 }
 
 // The last lines of a release that is left, as the ledger keeps them.
@@ -340,6 +354,9 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	if out.Moved = err == nil; err != nil {
 		return out, fault.Errorf(fault.HalfWay, "roll back to %s: %w", out.Release, err).
 			WithHint("the next run of any step finishes it; the runbook says what to look at")
+	}
+	if note.Condemn && out.Left.Digest != "" {
+		x.disconnect(ctx, claim.Token, out.Left)
 	}
 	out.Changed = x.secretsChanged(out.Release)
 	x.sayUnwritten(silent)

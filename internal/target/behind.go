@@ -79,6 +79,10 @@ func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.ID
 	return b.front.Shift(ctx, shares)
 }
 
+func (b behind) Close(ctx context.Context, by plan.Token, id release.ID) error {
+	return b.leave(ctx, by, id, 0, func(context.Context, plan.Token, release.ID, time.Duration) error { return nil })
+}
+
 func (b behind) Retire(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
 	return b.leave(ctx, by, id, drain, b.Backend.Retire)
 }

@@ -146,7 +146,7 @@ func (t Turn) serve(ctx context.Context, s Site, by plan.Token, r release.Releas
 		if err := s.Target.Stage(staging, by, r); err != nil {
 			return err
 		}
-		if err := Await(ctx, s.Target, r, t.Ready); err != nil {
+		if err := Await(ctx, s.Target, r, t.Ready, 0); err != nil {
 			return err
 		}
 		t.point("staged " + string(t.Claim.Aim))
@@ -154,7 +154,7 @@ func (t Turn) serve(ctx context.Context, s Site, by plan.Token, r release.Releas
 	if err := s.Router.Shift(ctx, by, map[release.ID]int{r.ID(): 100}); err != nil {
 		return err
 	}
-	return Await(ctx, s.Target, r, t.Ready)
+	return Await(ctx, s.Target, r, t.Ready, 0)
 }
 
 // yield looks at the record once more. A router has no compare-and-swap: a newer claim may have been made, and carried
@@ -182,13 +182,15 @@ const stageTimeout = 15 * time.Minute
 // lastLines is how many lines of a release that does not become ready are shown.
 const lastLines = 10
 
-// Await waits until r is ready, and ends at once when it has failed or is gone. The error carries what was tried, and the
-// last lines of the release.
-func Await(ctx context.Context, from target.Inventory, r release.Release, timeout time.Duration) error {
-	const firstPause, longestPause = 10 * time.Millisecond, time.Second
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// Await waits until r has been ready for as long as settle, and ends at once when it has failed, is gone, or has ended and was
+// started again. The error carries what was tried, and the last lines of the release.
+func Await(ctx context.Context, from target.Inventory, r release.Release, timeout, settle time.Duration) error {
+	const firstPause, longestPause, settlingPause = 10 * time.Millisecond, time.Second, 100 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, timeout+settle)
 	defer cancel()
 	tried := ""
+	var since time.Time // that it is ready; zero when it is not
+	restarts := -1
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		in, err := from.Find(ctx, r.ID())
 		switch {
@@ -197,12 +199,20 @@ func Await(ctx context.Context, from target.Inventory, r release.Release, timeou
 		case err != nil:
 		case in == nil:
 			return fault.Errorf(fault.Failed, "it is gone from the target")
-		case in.Phase == plan.Ready:
-			return nil
 		case in.Phase == plan.Failed:
 			return withLines(from, r.ID(), fault.Errorf(fault.Failed, "%s", in.Reason))
+		case restarts >= 0 && in.Restarts > restarts:
+			return withLines(from, r.ID(), fault.Errorf(fault.Failed, "it was ready, ended, and was started again"))
+		case in.Phase == plan.Ready:
+			if since.IsZero() {
+				since, restarts = time.Now(), in.Restarts
+			}
+			if time.Since(since) >= settle {
+				return nil
+			}
+			pause = min(pause, settlingPause/2)
 		default:
-			tried = in.Reason
+			tried, since = in.Reason, time.Time{}
 		}
 		select {
 		case <-ctx.Done():

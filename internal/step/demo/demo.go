@@ -96,6 +96,7 @@ environments:
   production:
     target: {kind: process, socket: %q}
     drain: 1s
+    settle: 500ms
     verify:
       bake: 3s
       probes: [{kind: http, path: /, rate: 50}]

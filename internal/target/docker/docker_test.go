@@ -60,30 +60,27 @@ func tested(t *testing.T, repository, version, does string) release.Release {
 	return pushed(t, dir, repository, version)
 }
 
-// hold begins a request of a customer that does not end before done is called.
-func hold(t *testing.T, d *docker, customers string, id release.ID) (done func()) {
+// hold begins a request of a customer that does not end before done is called, which says whether it was answered.
+func hold(t *testing.T, d *docker, customers string, id release.ID) (done func() bool) {
 	t.Helper()
 	in := must(d.Find(t.Context(), id))
-	get := func(address string) {
-		answer, err := http.Get(address)
+	patient, hasty := &http.Client{}, &http.Client{Timeout: time.Second}
+	get := func(c *http.Client, address string) bool {
+		answer, err := c.Get(address)
 		if err != nil {
-			t.Error(err)
-			return
+			return false
 		}
 		answer.Body.Close()
-		if answer.StatusCode != http.StatusOK {
-			t.Errorf("%s answers %d", address, answer.StatusCode)
-		}
+		return answer.StatusCode == http.StatusOK
 	}
-	answered := make(chan struct{})
-	go func() {
-		get(customers + "/hold")
-		close(answered)
-	}()
-	get("http://" + in.Address + "/held")
-	return sync.OnceFunc(func() {
-		get("http://" + in.Address + "/free")
-		<-answered
+	answered := make(chan bool, 1)
+	go func() { answered <- get(patient, customers+"/hold") }()
+	if !get(patient, "http://"+in.Address+"/held") {
+		t.Error("the request of a customer did not arrive")
+	}
+	return sync.OnceValue(func() bool {
+		get(hasty, "http://"+in.Address+"/free") // it may have gone
+		return <-answered
 	})
 }
 
@@ -169,7 +166,7 @@ func TestE2EBehindHAProxy(t *testing.T) {
 				c := must(d.replicas(t.Context(), id))[0]
 				must(d.engine.ContainerKill(t.Context(), c.ID, client.ContainerKillOptions{Signal: "KILL"}))
 			},
-			Busy: func(id release.ID) func() { return hold(t, d, "http://"+balancer.Address, id) }})
+			Busy: func(id release.ID) func() bool { return hold(t, d, "http://"+balancer.Address, id) }})
 		list := must(d.engine.ContainerList(t.Context(), client.ContainerListOptions{Filters: d.ours()}))
 		one := must(d.engine.ContainerInspect(t.Context(), list.Items[0].ID, client.ContainerInspectOptions{})).Container
 		if h := one.HostConfig; h.Memory != 64<<20 || h.NanoCPUs != 5e8 || !h.ReadonlyRootfs || h.RestartPolicy.Name != "unless-stopped" {

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -30,6 +31,8 @@ type proxy struct {
 // route is the way to one release.
 type route struct {
 	backend
+	ctx     context.Context // of the requests to it
+	close   context.CancelFunc
 	credit  int // of the smooth weighted round robin, as nginx does it
 	open    atomic.Int64
 	handler http.Handler
@@ -58,7 +61,8 @@ func (p *proxy) set(backends map[release.ID]backend) {
 
 func newRoute(id release.ID, b backend) *route {
 	to := &url.URL{Scheme: "http", Host: b.address}
-	return &route{backend: b, handler: &httputil.ReverseProxy{
+	ctx, cancel := context.WithCancel(context.Background())
+	return &route{backend: b, ctx: ctx, close: cancel, handler: &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.SetXForwarded()
@@ -107,6 +111,16 @@ func (p *proxy) take(id release.ID) *route {
 	return r
 }
 
+// end ends the requests to the release, unless it has traffic.
+func (p *proxy) end(id release.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.backends[id]; r != nil && r.weight == 0 {
+		r.close()
+		p.backends[id] = newRoute(id, r.backend)
+	}
+}
+
 // drain waits until no request is under way, for at most patience or until stop is closed.
 func (r *route) drain(patience time.Duration, stop <-chan struct{}) {
 	end := time.After(patience)
@@ -149,5 +163,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer to.open.Add(-1)
-	to.handler.ServeHTTP(w, r)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(to.ctx, cancel)()
+	to.handler.ServeHTTP(w, r.WithContext(ctx))
 }

@@ -124,6 +124,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	calls.HandleFunc("POST /v1/stage", handle(s.stage))
 	calls.HandleFunc("POST /v1/shift", handle(s.shift))
 	calls.HandleFunc("POST /v1/retire", handle(s.retire))
+	calls.HandleFunc("POST /v1/close", handle(s.close))
 	control := &http.Server{Handler: calls, ReadHeaderTimeout: 5 * time.Second}
 	front := &http.Server{Handler: s.proxy, ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan error, 2)
@@ -432,6 +433,16 @@ func (s *Supervisor) share(weights map[release.ID]int) error {
 	s.weights = weights
 	s.shifts++
 	return s.remember()
+}
+
+func (s *Supervisor) close(_ context.Context, c retireCall) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.holds(c.By); err != nil {
+		return err
+	}
+	s.proxy.end(c.ID)
+	return nil
 }
 
 // retire takes an instance out of everything at once, and then waits for its requests and its end.

@@ -32,6 +32,7 @@ type Memory struct {
 	lost      map[release.ID]bool
 	fates     map[release.ID]fate
 	logs      map[release.ID][]string
+	cut       map[release.ID]bool          // what was busy when its connections were closed
 	busy      map[release.ID]chan struct{} // closed when it has answered its last request
 }
 
@@ -50,7 +51,7 @@ var (
 func NewMemory() *Memory {
 	return &Memory{Fail: func(string) error { return nil }, After: func(string) {},
 		images: map[release.ID]bool{}, lost: map[release.ID]bool{}, fates: map[release.ID]fate{},
-		logs: map[release.ID][]string{}, busy: map[release.ID]chan struct{}{}}
+		logs: map[release.ID][]string{}, busy: map[release.ID]chan struct{}{}, cut: map[release.ID]bool{}}
 }
 
 // Target is m.
@@ -94,12 +95,19 @@ func (m *Memory) Remove(id release.ID) {
 }
 
 // Busy lets the release have a request under way until done is called: what retires it waits for that.
-func (m *Memory) Busy(id release.ID) (done func()) {
+func (m *Memory) Busy(id release.ID) (done func() bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	answered := make(chan struct{})
 	m.busy[id] = answered
-	return sync.OnceFunc(func() { close(answered) })
+	return sync.OnceValue(func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		close(answered)
+		whole := !m.cut[id]
+		delete(m.cut, id)
+		return whole
+	})
 }
 
 // do is the frame of every operation.
@@ -287,6 +295,20 @@ func (m *Memory) Shift(ctx context.Context, by plan.Token, weights map[release.I
 		}
 		for i := range m.instances {
 			m.instances[i].Weight = weights[m.instances[i].Release.ID()]
+		}
+		return nil
+	})
+}
+
+// Close is described at router.Router.
+func (m *Memory) Close(ctx context.Context, by plan.Token, id release.ID) error {
+	return m.do(ctx, "close", func() error {
+		if err := m.holds(by); err != nil {
+			return err
+		}
+		if m.busy[id] != nil {
+			delete(m.busy, id)
+			m.cut[id] = true
 		}
 		return nil
 	})

@@ -37,8 +37,9 @@ type Subject struct {
 	Address string
 	// Kill ends a release as a crash would.
 	Kill func(release.ID)
-	// Busy lets a release that has the traffic have a request under way until done is called; nil when it cannot.
-	Busy func(release.ID) (done func())
+	// Busy lets a release that has the traffic have a request under way until done is called, which says whether the customer
+	// got the whole answer; nil when it cannot.
+	Busy func(release.ID) (done func() bool)
 }
 
 // Ledger is the identity of the ledger that the suite claims for.
@@ -73,6 +74,7 @@ func Run(t *testing.T, subject Subject) {
 	s.dies()
 	s.twins()
 	s.parks()
+	s.closes()
 	s.retires()
 }
 
@@ -549,6 +551,33 @@ const (
 	drain    = time.Minute
 )
 
+// closes is a release whose last connections are ended, so that nothing waits for them.
+func (s *suite) closes() {
+	if s.Busy == nil {
+		return
+	}
+	old := s.by
+	by := s.claim()
+	s.must(s.Router.Shift(s.ctx, by, all(s.Good)))
+	done := s.Busy(s.Good.ID())
+	s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
+	if err := s.Router.Close(s.ctx, old, s.Good.ID()); !errors.Is(err, target.ErrFenced) {
+		s.t.Errorf("closed by an older token: %v", err)
+	}
+	s.must(s.Router.Close(s.ctx, by, s.Good.ID()))
+	s.must(s.Router.Close(s.ctx, by, s.Missing.ID())) // nobody has a connection with it
+	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	defer cancel()
+	if err := s.Target.Retire(ctx, by, s.Good.ID(), time.Minute); err != nil {
+		s.t.Errorf("retired after its connections were closed: %v", err)
+	}
+	if done() {
+		s.t.Error("a connection that was closed has gone on")
+	}
+	s.must(s.Target.Stage(s.ctx, by, s.Good))
+	s.settled(s.Good, plan.Ready)
+}
+
 func (s *suite) retires() {
 	by := s.claim()
 	s.must(s.Router.Shift(s.ctx, by, all(s.Good)))
@@ -571,7 +600,9 @@ func (s *suite) retires() {
 			default:
 			}
 		}
-		done()
+		if !done() {
+			s.t.Error("a request that was under way got no answer")
+		}
 		s.must(<-retired)
 	}
 	s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
