@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
 // These are set when it is built: -ldflags "-X main.version=1.2.0 -X main.does=fail".
 var (
 	version = "0.0.0"
-	does    = "work" // fail: every order is answered 500; late: the same after three seconds; limp: one in four is; crash: it ends at once; die: it ends after three seconds; brief: it ends a second after it listens; sick: its HEALTHCHECK fails
+	does    = "work" // fail: every order is answered 500; late: the same after three seconds; limp: one in four is; crash: it ends at once; die: it ends after three seconds; brief: it ends a second after it listens; idle: its job ends at once; sick: its HEALTHCHECK fails
 )
 
 // lateness is how long a release that is late to fail works well.
@@ -31,6 +33,17 @@ func main() {
 			fmt.Println("no connection to the orders")
 			os.Exit(1)
 		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "work" { // the role job
+		fmt.Println("job", version, "works")
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		if does == "idle" {
+			os.Exit(4)
+		}
+		<-stop
+		fmt.Println("job", version, "ends")
 		return
 	}
 	begin := time.Now()

@@ -73,6 +73,8 @@ func property(in input.Input) object {
 	switch {
 	case in.Type == input.MapOf:
 		p["type"], p["additionalProperties"] = "object", object{"oneOf": []object{value, secret}}
+	case in.Type == input.SectionsOf:
+		p["type"], p["additionalProperties"] = "object", closed(in.Inner)
 	case in.Type == input.ListOf:
 		p["type"], p["items"] = "array", value
 	case in.Type == input.Number:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -223,12 +224,7 @@ func (r *reader) inputs(at *yaml.Node, fields map[string]field, inputs []input.I
 			r.fault(f.value, "%s: %v", in.Name, err)
 		}
 	}
-	for name, f := range fields {
-		if !slices.Contains(known, name) {
-			slices.Sort(known)
-			r.fault(f.key, "%q is not a key here: want one of %s", name, strings.Join(known, ", "))
-		}
-	}
+	r.unknown(fields, known)
 	return config
 }
 
@@ -275,6 +271,8 @@ func (r *reader) values(n *yaml.Node, in input.Input) ([]setting, bool) {
 		}
 		slices.SortFunc(values, func(a, b setting) int { return strings.Compare(a.key, b.key) })
 		return values, ok
+	case input.SectionsOf:
+		return r.sections(n, in)
 	case input.ListOf:
 		var values []setting
 		ok := true
@@ -286,6 +284,76 @@ func (r *reader) values(n *yaml.Node, in input.Input) ([]setting, bool) {
 	}
 	value, ok := r.scalar(n, in.Name, in.Secret)
 	return []setting{value}, ok
+}
+
+// sections is the settings of all sections of an input, with keys as SECTION.INPUT or SECTION.INPUT.KEY.
+func (r *reader) sections(n *yaml.Node, in input.Input) ([]setting, bool) {
+	var all []setting
+	ok := true
+	named := r.mapping(n, in.Name)
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		f := named[name]
+		if err := in.CheckKey(name); err != nil {
+			r.fault(f.key, "%s: %v", in.Name, err)
+			ok = false
+			continue
+		}
+		fields := r.mapping(f.value, in.Name+"."+name)
+		all = append(all, setting{key: name})
+		var known []string
+		for _, inner := range in.Inner {
+			known = append(known, inner.Name)
+			one, given := fields[inner.Name]
+			if !given {
+				continue
+			}
+			values, fine := r.values(one.value, inner)
+			for _, v := range values {
+				v.key = strings.TrimSuffix(name+"."+inner.Name+"."+v.key, ".")
+				all = append(all, v)
+			}
+			ok = ok && fine
+		}
+		r.unknown(fields, known)
+	}
+	return all, ok
+}
+
+// unknown reports the keys that nobody knows, with the nearest that somebody does.
+func (r *reader) unknown(fields map[string]field, known []string) {
+	slices.Sort(known)
+	for name, f := range fields {
+		if slices.Contains(known, name) {
+			continue
+		}
+		fault := fault.Inputf("%q is not a key here: want one of %s", name, strings.Join(known, ", "))
+		near := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
+		if distance(name, near) <= len(name)/2 {
+			fault = fault.WithHint("did you mean %s?", near)
+		}
+		r.faults = append(r.faults, r.placed(f.key, fault))
+	}
+}
+
+// distance is how many letters have to be changed, added or left out to make b of a (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // scalar is one value, or, where a reference is allowed, what {env: NAME} refers to.

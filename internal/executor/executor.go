@@ -16,6 +16,7 @@ import (
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/target"
 	"github.com/backstep/backstep/internal/wayback"
 )
 
@@ -110,7 +111,10 @@ func (x *Executor) apply(ctx context.Context, s wayback.Site, by plan.Token, op 
 		if op.From != nil && op.Weight < 100 {
 			weights[*op.From] = 100 - op.Weight
 		}
-		return s.Router.Shift(ctx, by, weights)
+		if err := s.Router.Shift(ctx, by, weights); err != nil || op.Weight < 100 {
+			return err
+		}
+		return target.Employ(ctx, s.Target, by, op.Release.ID())
 	case plan.Watch:
 		return x.watchCanary(ctx, op.Release)
 	case plan.Park:

@@ -28,6 +28,8 @@ const (
 	Boolean Type = "boolean"
 	ListOf  Type = "list"
 	MapOf   Type = "map"
+	// SectionsOf is a map whose values have inputs of their own. A line is NAME.INPUT=VALUE; it is for files only.
+	SectionsOf Type = "sections"
 )
 
 // Input is one declared input, bound to the variable its value goes to.
@@ -42,6 +44,7 @@ type Input struct {
 	Secret   bool     // masked before anything is logged; only by reference in a file
 	Starts   bool     // a release is started with it: it is part of the release's configuration
 	Handed   bool     // an earlier step's output of the same name is taken when nothing else is given
+	Inner    []Input  // of each section
 	set      func([]string) error
 	key      func(string) error // what a map's keys have to be
 }
@@ -189,6 +192,46 @@ func keyed(p *map[string]string, name, help string, check func(string) error) In
 		*p = m
 		return nil
 	}}
+}
+
+// Sections declares named groups of inputs. Inner declares those of one group, bound to its value.
+func Sections[T any](p *map[string]T, name, help string, inner func(*T) []Input) Input {
+	return Input{Name: name, Help: help, Type: SectionsOf, key: sectionKey, Inner: inner(new(T)), set: func(values []string) error {
+		grouped := map[string]map[string][]string{}
+		for _, line := range values {
+			key, value, _ := strings.Cut(line, "=")
+			section, rest, _ := strings.Cut(key, ".")
+			of, sub, mapped := strings.Cut(rest, ".")
+			if mapped {
+				value = sub + "=" + value
+			}
+			if grouped[section] == nil {
+				grouped[section] = map[string][]string{}
+			}
+			if of != "" {
+				grouped[section][of] = append(grouped[section][of], value)
+			}
+		}
+		all := map[string]T{}
+		for section, values := range grouped {
+			var one T
+			if err := Assign(inner(&one), values); err != nil {
+				return fmt.Errorf("%s: %w", section, err)
+			}
+			all[section] = one
+		}
+		*p = all
+		return nil
+	}}
+}
+
+var sectionShape = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+
+func sectionKey(key string) error {
+	if !sectionShape.MatchString(key) {
+		return fmt.Errorf("%q: want a name of a-z, 0-9 and -, for example job", key)
+	}
+	return nil
 }
 
 func anyKey(key string) error {

@@ -116,12 +116,21 @@ func freshNotes(newest Event, fleet []plan.State) []plan.Note {
 	return fresh
 }
 
-// ServedBy says whether what is live has all the traffic on the target. Nothing else can be asked of a target when nothing
+// ServedBy says whether what is live has all the traffic on the target, and its jobs alone work. Nothing else can be asked of a target when nothing
 // is live, or when what is live has failed: that is evidence, not a target that lags behind.
 func (s Snapshot) ServedBy(t plan.State) bool {
 	if s.Live == nil {
 		return true
 	}
 	in := t.Find(s.Live.Release.ID())
-	return in != nil && (in.Weight == 100 || in.Phase == plan.Failed)
+	if in == nil || in.Phase == plan.Failed {
+		return in != nil
+	}
+	for _, other := range t.Instances {
+		works := other.Jobs == plan.Working || other.Jobs == plan.Mixed
+		if works && other.Release.ID() != in.Release.ID() {
+			return false
+		}
+	}
+	return in.Weight == 100 && in.Jobs != plan.Idle && in.Jobs != plan.Mixed
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/release"
 )
 
 // The table of docs/protocol.md. A is good, B is live with entry 7, C is what the deploy of event 11 brings.
@@ -143,5 +144,31 @@ func TestRecover(t *testing.T) {
 				t.Errorf("got notes %v, want %s", got.Notes, want)
 			}
 		})
+	}
+}
+
+// Jobs work where the traffic is, and nowhere else; what has failed is evidence, and left alone.
+func TestServedByJobs(t *testing.T) {
+	live := release.Release{Digest: "sha256:a"}
+	s := Snapshot{Live: &Entry{Release: live}}
+	for name, c := range map[string]struct {
+		own, other plan.Jobs
+		phase      plan.Phase
+		want       bool
+	}{
+		"no jobs":                  {"", "", plan.Ready, true},
+		"as it should be":          {plan.Working, plan.Idle, plan.Ready, true},
+		"never started":            {plan.Idle, plan.Idle, plan.Ready, false},
+		"some started":             {plan.Mixed, plan.Idle, plan.Ready, false},
+		"the others still work":    {plan.Working, plan.Working, plan.Ready, false},
+		"one of the others works":  {plan.Working, plan.Mixed, plan.Ready, false},
+		"only the others have any": {"", plan.Working, plan.Ready, false},
+		"it has failed":            {plan.Mixed, plan.Idle, plan.Failed, true},
+	} {
+		got := s.ServedBy(plan.State{Instances: []plan.Instance{{Release: live, Weight: 100, Phase: c.phase, Jobs: c.own},
+			{Release: release.Release{Digest: "sha256:b"}, Phase: plan.Ready, Jobs: c.other}}})
+		if got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
 	}
 }

@@ -30,6 +30,16 @@ const (
 	Parked   Phase = "parked"
 )
 
+// Jobs is whether the parts of a release that have no traffic, such as workers of a queue, are at work.
+type Jobs string
+
+// The states of jobs. Those of what has all the traffic work, and those of every other release are idle.
+const (
+	Idle    Jobs = "idle"
+	Working Jobs = "working"
+	Mixed   Jobs = "mixed" // somebody died between starting or stopping two of them
+)
+
 // Replica is one of several copies of a release on a target.
 type Replica struct {
 	Phase   Phase  `json:"phase"`
@@ -47,6 +57,8 @@ type Instance struct {
 	Reason  string          `json:"reason,omitempty"`  // why it failed, or what it is waiting for
 	// Restarts counts how often the target has started it again by itself, after it ended.
 	Restarts int `json:"restarts,omitempty"`
+	// Jobs says whether the parts of it that have no traffic are at work; "" when it has none.
+	Jobs Jobs `json:"jobs,omitempty"`
 	// Replicas are its copies; the target that knows only one leaves them out.
 	Replicas []Replica `json:"replicas,omitempty"`
 }

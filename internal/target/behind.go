@@ -79,6 +79,10 @@ func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.ID
 	return b.front.Shift(ctx, shares)
 }
 
+func (b behind) Employ(ctx context.Context, by plan.Token, id release.ID) error {
+	return Employ(ctx, b.Backend, by, id)
+}
+
 func (b behind) Close(ctx context.Context, by plan.Token, id release.ID) error {
 	return b.leave(ctx, by, id, 0, func(context.Context, plan.Token, release.ID, time.Duration) error { return nil })
 }

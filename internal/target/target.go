@@ -66,6 +66,21 @@ type Kind struct {
 	New func() (inputs []input.Input, open func(Environment) (Target, router.Router, error))
 }
 
+// Employer is a target whose releases have parts without traffic: jobs.
+type Employer interface {
+	// Employ lets the jobs of the release work, and those of no other, in the order that its configuration gives. It returns
+	// once they were started. Like every change it can be repeated.
+	Employ(ctx context.Context, by plan.Token, id release.ID) error
+}
+
+// Employ lets the jobs of the release work, where the target knows jobs. It follows the traffic: customers come first.
+func Employ(ctx context.Context, t Target, by plan.Token, id release.ID) error {
+	if e, ok := t.(Employer); ok {
+		return e.Employ(ctx, by, id)
+	}
+	return nil
+}
+
 // Started is what a release is started with.
 type Started struct {
 	Values map[string][]string   // of the inputs that are OfRelease, by their names, with today's secrets; defaults are left out

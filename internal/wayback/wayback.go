@@ -103,7 +103,8 @@ func (t Turn) on(ctx context.Context, s Site) (at time.Time, err error) {
 	}
 	at = time.Now()
 	t.point("shifted " + string(t.Claim.Aim))
-	return at, t.yield(ctx, s)
+	err = t.Persist(ctx, func() error { return target.Employ(ctx, s.Target, t.Claim.Token, t.Claim.Wanted.ID()) })
+	return at, errors.Join(err, t.yield(ctx, s))
 }
 
 func (t Turn) point(name string) {

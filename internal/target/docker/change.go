@@ -29,18 +29,25 @@ func (d *docker) Stage(ctx context.Context, by plan.Token, r release.Release) er
 		return err
 	}
 	m := d.maker(by, r)
-	count := 0
+	var whole spec
 	if len(there) > 0 {
-		count = d.specOf(there[0]).replicas
-	} else if count, err = m.pulled(ctx); err != nil {
+		whole = d.wholeOf(there[0])
+	} else if whole, err = m.pulled(ctx); err != nil {
 		return err
 	}
 	if err := d.Holds(ctx, by); err != nil {
 		return err
 	}
-	for n := range count {
+	for n := range whole.replicas {
 		if err := m.bring(ctx, n+1); err != nil {
 			return err
+		}
+	}
+	for name, r := range whole.roles {
+		for n := range r.replicas {
+			if _, err := m.made(ctx, name, n+1); err != nil { // it is started when the release has the traffic
+				return err
+			}
 		}
 	}
 	return nil
@@ -50,7 +57,7 @@ func (d *docker) Stage(ctx context.Context, by plan.Token, r release.Release) er
 func (m *maker) bring(ctx context.Context, number int) error {
 	d := m.docker
 	for try := 1; ; try++ {
-		c, err := m.made(ctx, number)
+		c, err := m.made(ctx, "", number)
 		if err != nil {
 			return err
 		}
@@ -135,7 +142,7 @@ func (d *docker) unpark(ctx context.Context, c container.InspectResponse, s spec
 	if err := d.restarts(ctx, c.ID, s.restart); err != nil {
 		return fmt.Errorf("let the container be started again: %w", err)
 	}
-	if err := d.rename(ctx, c.ID, d.nameOf(releaseOf(c.Config.Labels).ID(), number)); err != nil {
+	if err := d.rename(ctx, c.ID, d.nameOf(releaseOf(c.Config.Labels).ID(), roleOf(c), number)); err != nil {
 		return fmt.Errorf("rename the container: %w", err)
 	}
 	return nil
@@ -154,7 +161,7 @@ func (d *docker) Shift(ctx context.Context, by plan.Token, weights map[release.I
 	var to release.ID
 	for id, w := range weights {
 		switch {
-		case len(releases[id]) == 0:
+		case len(releases[id].web()) == 0:
 			return fmt.Errorf("%s is not on the target", id.Short())
 		case w != 100 || len(weights) != 1:
 			return fault.Inputf("target docker: without a router one release has all the traffic")
@@ -165,17 +172,18 @@ func (d *docker) Shift(ctx context.Context, by plan.Token, weights map[release.I
 		return errors.New("nobody would get the traffic")
 	}
 	for id, all := range releases {
-		if id == to || !d.serves(all[0]) {
+		web := all.web()
+		if id == to || len(web) == 0 || !d.serves(web[0]) {
 			continue
 		}
-		if err := d.stop(ctx, all[0], d.env.Drain); err != nil {
+		if err := d.stop(ctx, web[0], d.env.Drain); err != nil {
 			return fmt.Errorf("stop %s: %w", id.Short(), err)
 		}
-		if err := d.rename(ctx, all[0].ID, d.nameOf(id, 1)); err != nil {
+		if err := d.rename(ctx, web[0].ID, d.nameOf(id, "", 1)); err != nil {
 			return fmt.Errorf("rename %s: %w", id.Short(), err)
 		}
 	}
-	c := releases[to][0]
+	c := releases[to].web()[0]
 	if err := d.unpark(ctx, c, d.specOf(c), 1); err != nil {
 		return err
 	}
@@ -200,17 +208,27 @@ func (d *docker) Retire(ctx context.Context, by plan.Token, id release.ID, drain
 // Park renames a container: one that is stopped by itself looks like one that has ended.
 func (d *docker) Park(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
 	return d.leave(ctx, by, id, drain, func(c container.InspectResponse) error {
-		if parked(c) {
-			return nil
+		end := parkedEnd
+		if roleOf(c) != "" {
+			end = idleEnd
 		}
-		if err := d.restarts(ctx, c.ID, "no"); err != nil { // "always" would start it with the engine
-			return fmt.Errorf("keep the container stopped: %w", err)
-		}
-		if err := d.rename(ctx, c.ID, d.nameOf(id, numbered(c))+parkedEnd); err != nil {
-			return fmt.Errorf("rename the container: %w", err)
-		}
-		return nil
+		return d.layOff(ctx, c, end)
 	})
+}
+
+// layOff gives a container that is stopped a name that says so, and keeps the engine from starting it again, as "always" would when
+// the engine itself is started.
+func (d *docker) layOff(ctx context.Context, c container.InspectResponse, end string) error {
+	if strings.HasSuffix(c.Name, end) {
+		return nil
+	}
+	if err := d.restarts(ctx, c.ID, "no"); err != nil {
+		return fmt.Errorf("keep the container stopped: %w", err)
+	}
+	if err := d.rename(ctx, c.ID, d.nameOf(releaseOf(c.Config.Labels).ID(), roleOf(c), numbered(c))+end); err != nil {
+		return fmt.Errorf("rename the container: %w", err)
+	}
+	return nil
 }
 
 // leave stops the containers of a release side by side, and then does with each what comes after.

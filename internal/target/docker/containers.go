@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -21,8 +22,20 @@ import (
 	"github.com/backstep/backstep/internal/release"
 )
 
-// replicas are the containers of one release, in the order of their numbers.
+// replicas are the containers of one release, those with the traffic first, then by their roles and numbers.
 type replicas []container.InspectResponse
+
+// web are those that have the traffic.
+func (all replicas) web() replicas { return all.of(func(role string) bool { return role == "" }) }
+
+// jobs are those that have none.
+func (all replicas) jobs() replicas { return all.of(func(role string) bool { return role != "" }) }
+
+func (all replicas) of(wanted func(role string) bool) replicas {
+	return slices.DeleteFunc(slices.Clone(all), func(c container.InspectResponse) bool { return !wanted(roleOf(c)) })
+}
+
+func roleOf(c container.InspectResponse) string { return c.Config.Labels[labelRole] }
 
 // releases are the containers of the environment, by their releases; only those of one release when it is not "". They are looked
 // at side by side. Containers of another ledger than
@@ -64,7 +77,9 @@ func (d *docker) releases(ctx context.Context, only release.ID) (map[release.ID]
 		}
 	}
 	for _, r := range all {
-		slices.SortFunc(r, func(a, b container.InspectResponse) int { return cmp.Compare(numbered(a), numbered(b)) })
+		slices.SortFunc(r, func(a, b container.InspectResponse) int {
+			return cmp.Or(cmp.Compare(roleOf(a), roleOf(b)), cmp.Compare(numbered(a), numbered(b)))
+		})
 	}
 	return all, nil
 }
@@ -116,8 +131,11 @@ func configOf(c container.InspectResponse) release.Configuration {
 	return config
 }
 
-// specOf is what a container was made with, secrets apart.
-func (d *docker) specOf(c container.InspectResponse) spec {
+// specOf is what a container was made with, secrets apart, as its role has it.
+func (d *docker) specOf(c container.InspectResponse) spec { return d.wholeOf(c).as(roleOf(c)) }
+
+// wholeOf is what the release of a container was made with.
+func (d *docker) wholeOf(c container.InspectResponse) spec {
 	config := configOf(c)
 	values, _ := config.Fill(func(_, _, _ string) string { return "" })
 	s, err := specOf(values)
@@ -220,6 +238,11 @@ func (d *docker) serves(c container.InspectResponse) bool {
 	return !d.env.Routed && c.Name == "/"+d.name()
 }
 
+// idleEnd is the end of the name of a container that is not to work: one that has ended by itself has failed.
+const idleEnd = "-idle"
+
+func idle(c container.InspectResponse) bool { return strings.HasSuffix(c.Name, idleEnd) }
+
 // parkedEnd is the end of the name of a container that is kept for a way back, stopped.
 const parkedEnd = "-parked"
 
@@ -227,22 +250,51 @@ func parked(c container.InspectResponse) bool { return strings.HasSuffix(c.Name,
 
 // instance is how a release is, of which there is a container at least.
 func (d *docker) instance(ctx context.Context, all replicas) plan.Instance {
-	in := plan.Instance{Release: releaseOf(all[0].Config.Labels), Replicas: make([]plan.Replica, max(len(all), d.specOf(all[0]).replicas))}
+	web, whole := all.web(), d.wholeOf(all[0])
+	in := plan.Instance{Release: releaseOf(all[0].Config.Labels), Replicas: make([]plan.Replica, max(len(web), whole.replicas))}
 	var looks sync.WaitGroup
 	for i := range in.Replicas {
-		if i >= len(all) {
+		if i >= len(web) {
 			in.Replicas[i] = plan.Replica{Phase: plan.Starting, Reason: "a replica is missing"}
 			continue
 		}
-		in.Restarts += all[i].RestartCount
-		looks.Go(func() { in.Replicas[i] = d.replica(ctx, all[i]) })
+		in.Restarts += web[i].RestartCount
+		looks.Go(func() { in.Replicas[i] = d.replica(ctx, web[i]) })
 	}
 	looks.Wait()
-	if d.serves(all[0]) {
+	if len(web) > 0 && d.serves(web[0]) {
 		in.Weight = 100
 	}
 	in.Sum()
+	work(&in, whole, all.jobs())
 	return in
+}
+
+// work is how the jobs of a release are. One that is at work and has failed has failed its release.
+func work(in *plan.Instance, whole spec, jobs replicas) {
+	wanted, working := 0, 0
+	for _, r := range whole.roles {
+		wanted += r.replicas
+	}
+	for _, c := range jobs {
+		if idle(c) {
+			continue
+		}
+		working++
+		in.Restarts += c.RestartCount
+		if p, reason := phase(c); p == plan.Failed && in.Phase != plan.Failed {
+			in.Phase, in.Reason = plan.Failed, fmt.Sprintf("%s: %s", roleOf(c), reason)
+		}
+	}
+	switch {
+	case wanted == 0 && len(jobs) == 0:
+	case working == 0:
+		in.Jobs = plan.Idle
+	case working >= wanted:
+		in.Jobs = plan.Working
+	default:
+		in.Jobs = plan.Mixed
+	}
 }
 
 // replica is how one container is.

@@ -57,28 +57,28 @@ func (d *docker) maker(by plan.Token, r release.Release) *maker {
 	return m
 }
 
-// pulled gets the image by its digest, unless the engine has it, and returns how many containers are to be made.
-func (m *maker) pulled(ctx context.Context) (int, error) {
+// pulled gets the image by its digest, unless the engine has it, and returns what is to be made of it.
+func (m *maker) pulled(ctx context.Context) (spec, error) {
 	s, _, err := m.with()
 	if err != nil {
-		return 0, err
+		return s, err
 	}
 	if has, err := m.image(ctx, m.release); has || err != nil {
-		return s.replicas, err
+		return s, err
 	}
 	auth, err := m.env.EngineAuth(ctx, m.release.Repository)
 	if err != nil {
-		return 0, err
+		return s, err
 	}
 	pulling, err := m.engine.ImagePull(ctx, m.release.Reference(), client.ImagePullOptions{RegistryAuth: auth})
 	if err == nil {
 		err = errors.Join(pulling.Wait(ctx), pulling.Close())
 	}
 	if err != nil {
-		return 0, fault.Errorf(fault.Failed, "pull %s: %w", m.release.Reference(), told(ctx, ctx, err)).
+		return s, fault.Errorf(fault.Failed, "pull %s: %w", m.release.Reference(), told(ctx, ctx, err)).
 			WithHint("the engine has to reach the registry by this name, and to trust it")
 	}
-	return s.replicas, nil
+	return s, nil
 }
 
 // nameTime is how long a container that takes the name of another one may stay out of the engine's list.
@@ -86,14 +86,14 @@ const nameTime = 5 * time.Second
 
 // made is the container of a replica, which is created unless it is there. One that the engine has given up is replaced, and so is
 // one that does not run and has secrets of the past.
-func (m *maker) made(ctx context.Context, number int) (*container.InspectResponse, error) {
+func (m *maker) made(ctx context.Context, role string, number int) (*container.InspectResponse, error) {
 	var taken error // the name is: by one that is about to be there, or by one that is none of ours
 	for end := time.Now().Add(nameTime); ; {
 		all, err := m.replicas(ctx, m.release.ID())
 		if err != nil {
 			return nil, err
 		}
-		i := slices.IndexFunc(all, func(c container.InspectResponse) bool { return numbered(c) == number })
+		i := slices.IndexFunc(all, func(c container.InspectResponse) bool { return roleOf(c) == role && numbered(c) == number })
 		switch {
 		case i >= 0 && !all[i].State.Dead && !m.outdated(all[i]):
 			return &all[i], nil
@@ -104,7 +104,7 @@ func (m *maker) made(ctx context.Context, number int) (*container.InspectRespons
 		case taken != nil && time.Now().After(end):
 			return nil, fmt.Errorf("%w; it belongs to another ledger, or to nobody: remove it, or give this service another name", taken)
 		}
-		if taken = m.create(ctx, number); taken != nil && !errdefs.IsConflict(taken) {
+		if taken = m.create(ctx, role, number); taken != nil && !errdefs.IsConflict(taken) {
 			return nil, taken
 		}
 		if taken != nil {
@@ -128,12 +128,13 @@ func (m *maker) outdated(c container.InspectResponse) bool {
 }
 
 // variables are what a release runs with, as KEY=VALUE.
-func variables(r release.Release, with target.Started) []string {
-	return append([]string{"BACKSTEP_RELEASE=" + string(r.Digest), "BACKSTEP_VERSION=" + r.Version}, with.Variables()...)
+func variables(r release.Release, own []string) []string {
+	return append([]string{"BACKSTEP_RELEASE=" + string(r.Digest), "BACKSTEP_VERSION=" + r.Version}, own...)
 }
 
-func (m *maker) create(ctx context.Context, number int) error {
-	s, with, err := m.with()
+// create makes a container. One of a role is idle until its release has the traffic.
+func (m *maker) create(ctx context.Context, role string, number int) error {
+	whole, with, err := m.with()
 	if err != nil {
 		return err
 	}
@@ -141,11 +142,17 @@ func (m *maker) create(ctx context.Context, number int) error {
 	if err != nil {
 		return err
 	}
-	r := m.release
+	r, s, name, own := m.release, whole.as(role), m.nameOf(m.release.ID(), role, number), with.Variables()
+	if role != "" {
+		name, s.restart = name+idleEnd, "no"
+		for _, key := range slices.Sorted(maps.Keys(whole.roles[role].env)) {
+			own = append(slices.Clone(own), key+"="+whole.roles[role].env[key])
+		}
+	}
 	labels := m.labels()
 	maps.Copy(labels, map[string]string{labelDigest: string(r.Digest), labelPrint: string(r.Config), labelConfig: string(config),
 		labelSecrets: with.Secrets, labelRepository: r.Repository, labelVersion: r.Version, labelCommit: r.Commit,
-		labelNumber: m.by.Number.String(), labelReplica: strconv.Itoa(number), labelLedger: m.env.Ledger})
+		labelNumber: m.by.Number.String(), labelRole: role, labelReplica: strconv.Itoa(number), labelLedger: m.env.Ledger})
 	at, err := s.publication(m.env.Routed)
 	if err != nil {
 		return err
@@ -155,8 +162,8 @@ func (m *maker) create(ctx context.Context, number int) error {
 		return err
 	}
 	made, err := ask(ctx, m.limit, func(ctx context.Context) (client.ContainerCreateResult, error) {
-		return m.engine.ContainerCreate(ctx, client.ContainerCreateOptions{Name: m.nameOf(r.ID(), number),
-			Config: s.config(r.Reference(), labels, variables(r, with)), HostConfig: s.hostConfig(kept(at), log)})
+		return m.engine.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name,
+			Config: s.config(r.Reference(), labels, variables(r, own)), HostConfig: s.hostConfig(kept(at), log)})
 	})
 	if err != nil {
 		return fmt.Errorf("create the container: %w", err)

@@ -93,6 +93,7 @@ const (
 	labelConfig      = "backstep.configuration" // JSON of a release.Configuration
 	labelPrint       = "backstep.fingerprint"   // of the configuration
 	labelSecrets     = "backstep.secrets"       // a fingerprint of the secrets that it was made with
+	labelRole        = "backstep.role"          // "" is what has the traffic
 	labelReplica     = "backstep.replica"       // from 1
 	labelLedger      = "backstep.ledger"        // that the release belongs to
 	labelNumber      = "backstep.number"        // of the claim under which a container was made
@@ -116,9 +117,12 @@ func (d *docker) ours() client.Filters {
 // name is the plain name of the service, under which it serves when there is no router.
 func (d *docker) name() string { return d.env.Service + "-" + string(d.env.Environment) }
 
-// nameOf is the name of a container of the release; the first replica has no number.
-func (d *docker) nameOf(id release.ID, replica int) string {
+// nameOf is the name of a container of the release; what has the traffic has no role, and the first replica no number.
+func (d *docker) nameOf(id release.ID, role string, replica int) string {
 	name := d.name() + "-" + strings.ReplaceAll(id.Short(), "+", "-")
+	if role != "" {
+		name += "-" + role
+	}
 	if replica > 1 {
 		name += "-" + strconv.Itoa(replica)
 	}

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"regexp"
@@ -38,8 +39,26 @@ type spec struct {
 	stopSignal                       string
 	stopTimeout                      time.Duration
 	gpus                             string
+	roles                            map[string]role
 	dropped, security                []string
 }
+
+// role is a part of a release that has no traffic. What it leaves out is as in the release.
+type role struct {
+	replicas            int
+	entrypoint, command []string
+	env, health         map[string]string
+	memory, cpus        string
+	stopSignal          string
+	stopTimeout         time.Duration
+	order               string
+}
+
+// The orders in which a role goes from one release to the next.
+const (
+	startFirst = "start-first"
+	stopFirst  = "stop-first"
+)
 
 // The two ways in which a load balancer can reach a release.
 const (
@@ -99,6 +118,7 @@ func (s *spec) inputs() []input.Input {
 		input.List(&s.hosts, "extra-hosts", "Names that it finds in its /etc/hosts, as name:address; the address may be host-gateway.").Matching(hostShape, "db:10.0.0.7"),
 		input.Bool(&s.init, "init", "An init of the engine's is its first process, which ends orphans."),
 		input.Bool(&s.readOnly, "read-only", "It cannot write to its own files."),
+		input.Sections(&s.roles, "roles", "Parts of a release that have no traffic, such as the workers of a queue, by their names. They work while the release has all the traffic, and go forward and back with it.", (*role).inputs),
 		input.List(&s.dropped, "cap-drop", "Capabilities of the kernel that it does not get.").Matching(regexp.MustCompile(`^[A-Z_]+$`), "ALL"),
 		input.List(&s.security, "security-opt", "Options of the kernel's security modules.").Matching(securityShape, "no-new-privileges"),
 	}
@@ -106,6 +126,44 @@ func (s *spec) inputs() []input.Input {
 		all[i] = all[i].OfRelease()
 	}
 	return all
+}
+
+func (r *role) inputs() []input.Input {
+	return []input.Input{
+		input.Int(&r.replicas, "replicas", "How many containers it has.", 1, 100).Or("1"),
+		input.String(&r.order, "order", "Whether those of the release before are stopped first, for what must not run twice, or last.").OneOf(startFirst, stopFirst).Or(startFirst),
+		input.List(&r.entrypoint, "entrypoint", "The program with its arguments."),
+		input.List(&r.command, "command", "The arguments."),
+		input.Env(&r.env, "env", "Variables besides those of the environment."),
+		input.String(&r.memory, "memory", "The most memory it may use.").Matching(sizeShape, "512m"),
+		input.String(&r.cpus, "cpus", "The most processors it may use.").Matching(regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`), "1.5"),
+		input.Map(&r.health, "healthcheck", "A check of the engine's own; none when it is left out.").Matching(healthShape, "interval=5s"),
+		input.String(&r.stopSignal, "stop-signal", "The signal that asks it to end.").Matching(regexp.MustCompile(`^SIG[A-Z0-9+-]+$`), "SIGQUIT"),
+		input.Duration(&r.stopTimeout, "stop-timeout", "How long it may take to end before it is killed; as long as drain when it is left out."),
+	}
+}
+
+// as is the spec of the containers of one of its roles; that of the release itself is "".
+func (s spec) as(name string) spec {
+	r, ok := s.roles[name]
+	if !ok {
+		return s
+	}
+	s.replicas, s.entrypoint, s.command = r.replicas, or(r.entrypoint, s.entrypoint), or(r.command, s.command)
+	s.memory, s.cpus = cmp.Or(r.memory, s.memory), cmp.Or(r.cpus, s.cpus)
+	s.stopSignal, s.stopTimeout = cmp.Or(r.stopSignal, s.stopSignal), cmp.Or(r.stopTimeout, s.stopTimeout)
+	if s.health = r.health; len(r.health) == 0 {
+		s.health = map[string]string{"disable": "true"} // that of the image asks for what it does not do
+	}
+	s.port, s.publish, s.reach = 0, "", byNetwork // nobody asks it
+	return s
+}
+
+func or(a, b []string) []string {
+	if len(a) > 0 {
+		return a
+	}
+	return b
 }
 
 // specOf is the spec that values of a configuration make.
@@ -189,7 +247,10 @@ func (s *spec) config(image string, labels map[string]string, variables []string
 	}
 	maps.Copy(all, labels)
 	c := &container.Config{Image: image, Labels: all, Env: variables, User: s.user, Entrypoint: s.entrypoint, Cmd: s.command,
-		StopSignal: s.stopSignal, Healthcheck: s.healthcheck(), ExposedPorts: network.PortSet{s.portNumber(): {}}}
+		StopSignal: s.stopSignal, Healthcheck: s.healthcheck()}
+	if s.port > 0 {
+		c.ExposedPorts = network.PortSet{s.portNumber(): {}}
+	}
 	if s.stopTimeout > 0 {
 		seconds := int(s.stopTimeout.Round(time.Second).Seconds())
 		c.StopTimeout = &seconds
