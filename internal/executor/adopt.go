@@ -46,7 +46,7 @@ func (x *Executor) Adopt(ctx context.Context, reason string, dryRun bool) (Adopt
 	if err := x.Ledger.Pin(ctx, out.Newest.Seq, out.Live.Release); err != nil {
 		x.log.Warn("the registry does not have what is live: only the target does", "release", out.Live.Release.Digest.Short(), "error", err)
 	}
-	_, err = x.heal(ctx, &out.Newest, nobody)
+	_, err = x.heal(ctx, &out.Newest, policy{})
 	return out, err
 }
 

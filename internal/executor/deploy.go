@@ -87,7 +87,9 @@ func (x *Executor) deployOnce(ctx context.Context, d Deployment) (Deployed, erro
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, started.State.Intent.Deadline.Sub(x.world.Now()), errors.New("the deploy took too long"))
 	defer cancel()
-	defer x.hold(ctx, started.Seq)()
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	defer x.hold(ctx, started, lost)()
 	if err := x.carryOut(ctx, started, out.Plan); err != nil {
 		return out, err
 	}
@@ -130,7 +132,9 @@ func (x *Executor) resolveAndLook(ctx context.Context, d Deployment) (ref regist
 		now, err = x.look(ctx)
 	} else {
 		var after healed
-		after, err = x.heal(ctx, nil, func(in ledger.Intent) bool { return in.Kind == ledger.VerifyStarted && d.TakeOver != "" })
+		after, err = x.heal(ctx, nil, policy{spares: func(in ledger.Intent) bool {
+			return in.Kind == ledger.VerifyStarted && (d.TakeOver != "" || in.Watch)
+		}})
 		now = after.sight
 	}
 	both.Wait()
@@ -286,7 +290,7 @@ func (x *Executor) undisturbed(ctx context.Context, started ledger.Event, token 
 // overtaken ends our own intent as the notes on the targets say: nothing of ours is undone, since it would bring back what the
 // rollback has left.
 func (x *Executor) overtaken(ctx context.Context, why error) error {
-	if _, err := x.heal(context.WithoutCancel(ctx), nil, nobody); err != nil {
+	if _, err := x.heal(context.WithoutCancel(ctx), nil, policy{}); err != nil {
 		x.log.Warn("the next run looks after the targets", "error", err)
 	}
 	return fault.Errorf(fault.Refused, "%w", why).WithHint("look at what is live now, and run it again: backstep status")
@@ -322,7 +326,7 @@ func (x *Executor) takeBack(ctx context.Context, started ledger.Event, failure e
 	in := started.State.Intent
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.Config.Drain+x.Config.ReadyTimeout+x.patience+slack)
 	defer cancel()
-	if errors.Is(failure, target.ErrFenced) {
+	if errors.Is(failure, target.ErrFenced) || errors.Is(failure, errEnded) {
 		return x.overtaken(ctx, fmt.Errorf("deploy %s: %w", in.To, failure))
 	}
 	x.log.Error("the deploy failed, and what moved goes back", "release", in.To.Digest.Short(), "error", failure)

@@ -113,7 +113,8 @@ func (x *Executor) judge(ctx context.Context, seen *Evidence, sources []*source,
 		if gone != "" && seen.Verdict != verdict.Fail {
 			seen.Verdict, seen.Reason = verdict.Fail, gone
 		}
-		done := seen.Verdict != verdict.Unknown || elapsed >= duration+patience
+		over := seen.Verdict != verdict.Unknown || elapsed >= duration+patience
+		done := seen.Verdict == verdict.Fail || over && !x.paused.Load()
 		if point(elapsed) || done {
 			seen.Ways = append(seen.Ways, way(sources, elapsed))
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/backstep/backstep/internal/config"
@@ -44,6 +45,7 @@ type Executor struct {
 	holder   string        // a text that only this run has
 	patience time.Duration // with a target or a router that cannot be reached on the way back
 	tidied   func()
+	paused   atomic.Bool // a person holds what we do
 }
 
 // Close waits for what the ledger still tidies up. A run ends with it.
@@ -89,6 +91,9 @@ func (e *PartialError) Unwrap() error { return e.Err }
 // run does what p says, in order, under the token.
 func (x *Executor) run(ctx context.Context, by plan.Token, p plan.Plan) error {
 	for i, op := range p {
+		if err := x.held(ctx); err != nil {
+			return &PartialError{Done: p[:i], Failed: op, NotTried: p[i+1:], Err: context.Cause(ctx)}
+		}
 		for _, s := range x.sites {
 			if err := x.apply(ctx, s, by, op); err != nil {
 				return &PartialError{Done: p[:i], Failed: op, NotTried: p[i+1:], Err: err}

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -180,7 +181,7 @@ type healed struct {
 // heal ends what earlier runs have left behind, and brings the targets to where the ledger says, until there is nothing
 // left to do. It begins with the event known, which was just read or written, or reads the newest when that is nil. An intent
 // whose run is alive is a refusal, unless spare says that it may stand.
-func (x *Executor) heal(ctx context.Context, known *ledger.Event, spare func(ledger.Intent) bool) (healed, error) {
+func (x *Executor) heal(ctx context.Context, known *ledger.Event, p policy) (healed, error) {
 	var out healed
 	dead, ahead := ledger.Key{}, uint64(0)
 	for range healingRounds {
@@ -197,10 +198,12 @@ func (x *Executor) heal(ctx context.Context, known *ledger.Event, spare func(led
 		}
 		remedy := ledger.Recover(now.newest, now.fleet)
 		if in := now.newest.State.Intent; in != nil && remedy.Do != ledger.ReadAgain && in.Key() != dead {
-			if spare(*in) && remedy.Do != ledger.EndRollback {
+			if p.does(p.spares, *in) && remedy.Do != ledger.EndRollback {
 				return out, nil
 			}
-			if known, err = x.free(ctx, *in, now.newest.Seq); err != nil {
+			if p.does(p.overrules, *in) {
+				known = &now.newest
+			} else if known, err = x.free(ctx, *in, now.newest.Seq); err != nil {
 				return out, err
 			} else if known.Seq != now.newest.Seq {
 				continue // it went on while we listened
@@ -221,7 +224,7 @@ func (x *Executor) heal(ctx context.Context, known *ledger.Event, spare func(led
 		if remedy.Do != ledger.BringAlong && remedy.Do != ledger.ForgetNotes {
 			x.log.Warn("an earlier run left something behind", "remedy", string(remedy.Do), "event", now.newest.Seq)
 		}
-		err = x.treat(ctx, now, remedy)
+		err = x.treat(ctx, now, remedy, cmp.Or(p.why, "its run died"))
 		if err != nil || remedy.Do != ledger.BringAlong && remedy.Do != ledger.ForgetNotes {
 			known = nil // the others write an event
 		}
@@ -266,12 +269,11 @@ func lostEvents(now sight) error {
 }
 
 // treat carries out one remedy.
-func (x *Executor) treat(ctx context.Context, now sight, r ledger.Remedy) error {
+func (x *Executor) treat(ctx context.Context, now sight, r ledger.Remedy, died string) error {
 	var key ledger.Key
 	if in := now.newest.State.Intent; in != nil {
 		key = in.Key()
 	}
-	const died = "its run died"
 	write := func(change func(ledger.Event) (ledger.Event, error)) error {
 		_, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
 			if e.Seq != now.newest.Seq {
@@ -340,13 +342,21 @@ func (x *Executor) turn(claim plan.Claim, note *plan.Note, patience time.Duratio
 	return wayback.Turn{Claim: x.configs.claimed(claim), Note: note, Ready: x.Config.ReadyTimeout, Patience: patience, Log: x.log, Point: point}
 }
 
-// nobody is spared by heal.
-func nobody(ledger.Intent) bool { return false }
+// policy is what heal does about an intent whose run may live. By itself it is refused.
+type policy struct {
+	spares    func(ledger.Intent) bool // it is let stand
+	overrules func(ledger.Intent) bool // it is ended, whether its run lives or not
+	why       string                   // for the ledger; "" is that its run died
+}
+
+func (p policy) does(which func(ledger.Intent) bool, in ledger.Intent) bool {
+	return which != nil && which(in)
+}
 
 // settle is the second look, after a run has done its work: what came up meanwhile is ended, and the targets are where the
 // ledger says. What fails is left to the next run.
 func (x *Executor) settle(ctx context.Context, written ledger.Event) healed {
-	now, err := x.heal(context.WithoutCancel(ctx), &written, nobody)
+	now, err := x.heal(context.WithoutCancel(ctx), &written, policy{})
 	if err != nil && fault.CodeOf(err) != fault.Refused {
 		x.log.Warn("the next run looks after the targets", "error", err)
 	}

@@ -61,7 +61,7 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 	if r.DryRun {
 		return x.chosen(first, r)
 	}
-	now, err := x.heal(ctx, &first.newest, func(in ledger.Intent) bool { return in.Kind == ledger.VerifyStarted })
+	now, err := x.heal(ctx, &first.newest, policy{spares: func(in ledger.Intent) bool { return in.Kind == ledger.VerifyStarted }})
 	if err != nil {
 		return x.sightless(ctx, r, begin, err)
 	}
@@ -97,7 +97,7 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 		r.decided = &out.Release
 		return x.withoutLedger(ctx, r, begin, err)
 	}
-	defer x.hold(ctx, started.Seq)()
+	defer x.hold(ctx, started, nil)()
 	note := x.note(started, out, r.Reason)
 	claim := plan.Claim{Token: x.token(started, 0), Ledger: x.Owner, Aim: plan.Fire,
 		Wanted: out.Release, Entry: note.ID, Restored: true}

@@ -20,11 +20,13 @@ import (
 type Judging struct {
 	Release  release.ID                 // what it was started for, its digest at least; "" is what is live
 	RollBack func(verdict.Verdict) bool // whether this verdict moves the traffic back
+	Watch    time.Duration              // how long to go on after a pass; what is good already is only watched
 }
 
 // Verification is how the verification of what is live ended.
 type Verification struct {
 	Release   release.Release
+	Watched   bool // it was good already, and watched for a while
 	Evidence  Evidence
 	Back      RolledBack // the rollback that the verdict asked for
 	BackErr   error      // why the traffic did not go back, or not to something that works
@@ -47,18 +49,26 @@ func (x *Executor) Verify(ctx context.Context, j Judging) (Verification, error) 
 	if err := x.unopened(); err != nil {
 		return Verification{}, err
 	}
-	var v Verification
+	v, err := x.verified(ctx, j)
+	if err == nil && j.Watch > 0 && !v.Watched && v.Evidence.Verdict == verdict.Pass {
+		v.Evidence.wait()
+		return x.verified(ctx, j)
+	}
+	return v, err
+}
+
+// verified begins anew when something came in between.
+func (x *Executor) verified(ctx context.Context, j Judging) (Verification, error) {
 	for range armingRounds {
-		var err error
-		if v, err = x.verifyOnce(ctx, j); !errors.Is(err, errUnsettled) {
+		if v, err := x.verifyOnce(ctx, j); !errors.Is(err, errUnsettled) {
 			return v, err
 		}
 	}
-	return v, fault.Errorf(fault.Refused, "verify: %w", errUnsettled).WithHint("run it again")
+	return Verification{}, fault.Errorf(fault.Refused, "verify: %w", errUnsettled).WithHint("run it again")
 }
 
 func (x *Executor) verifyOnce(ctx context.Context, j Judging) (Verification, error) {
-	now, err := x.heal(ctx, nil, nobody)
+	now, err := x.heal(ctx, nil, policy{})
 	if err != nil {
 		return Verification{}, err
 	}
@@ -66,28 +76,45 @@ func (x *Executor) verifyOnce(ctx context.Context, j Judging) (Verification, err
 	if err != nil {
 		return Verification{}, err
 	}
-	v := Verification{Release: live.Release}
-	started, err := x.startVerify(ctx, now.sight)
+	v := Verification{Release: live.Release, Watched: j.Watch > 0 && live.Good}
+	started, err := x.startVerify(ctx, now.sight, v.Watched)
 	if err != nil {
 		return v, err
 	}
 	point("verify started")
-	defer x.hold(ctx, started.Seq)()
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	defer x.hold(ctx, started, lost)()
 	if err := x.arm(ctx, started); err != nil {
 		x.disarm(ctx, started, err.Error())
 		return v, err
 	}
 	point("claimed arm")
-	x.log.Info("verifying", "release", live.Release.Digest.Short(), "version", live.Release.Version,
-		"bake", x.Config.Verify.Bake.String())
+	bake, patience := x.Config.Verify.Bake, x.Config.Verify.Patience
+	if v.Watched {
+		bake, patience = j.Watch, 0
+	}
+	x.log.Info("verifying", "release", live.Release.Digest.Short(), "version", live.Release.Version, "bake", bake.String())
 	warm := x.keepWarm(ctx, started)
-	v.Evidence, err = x.bake(ctx, live.Release, x.Config.Verify.Bake, x.Config.Verify.Patience)
+	v.Evidence, err = x.bake(ctx, live.Release, bake, patience)
 	warm()
+	if errors.Is(err, errEnded) && v.Watched {
+		v.Evidence.wait()
+		v.Evidence.Verdict, v.Evidence.Reason = verdict.Pass, "it has given way to another run"
+		return v, nil
+	}
+	if errors.Is(err, errEnded) {
+		v.Evidence.wait()
+		return v, fault.Errorf(fault.Refused, "verify %s: %w", live.Release, err).WithHint("look at what the other run did: backstep history")
+	}
 	if err != nil {
 		x.disarm(ctx, started, err.Error())
 		v.Evidence.wait()
 		return v, fault.Errorf(fault.CodeOf(err), "verify %s: %w: it stays live, and is not judged", live.Release, err).
 			WithHint("verify it again, or roll back")
+	}
+	if v.Watched && v.Evidence.Verdict == verdict.Unknown && v.Evidence.Seen.Requests > 0 {
+		v.Evidence.Verdict = verdict.Pass // it is good already: only a fail is news
 	}
 	x.log.Info("verdict", "verdict", v.Evidence.Verdict.String(), "why", v.Evidence.Reason)
 	point("verdict")
@@ -113,13 +140,13 @@ func (x *Executor) judged(now sight, j Judging) (*ledger.Entry, error) {
 }
 
 // startVerify writes the intent: what is judged, where the traffic goes on a fail, and why there.
-func (x *Executor) startVerify(ctx context.Context, now sight) (ledger.Event, error) {
+func (x *Executor) startVerify(ctx context.Context, now sight, watch bool) (ledger.Event, error) {
 	v := x.Config.Verify
 	return x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
 		if e.Seq != now.newest.Seq {
 			return ledger.Event{}, errUnsettled
 		}
-		in := ledger.Intent{Kind: ledger.VerifyStarted, Holder: x.holder, Condemn: true,
+		in := ledger.Intent{Kind: ledger.VerifyStarted, Holder: x.holder, Condemn: true, Watch: watch,
 			Deadline: x.world.Now().Add(v.Bake + v.Patience + slack).UTC()}
 		to, why, err := e.State.WayBack("")
 		if err == nil && !e.State.Live.Restored {
@@ -243,6 +270,9 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		return v, x.overtaken(ctx, fmt.Errorf("the verdict %s on %s is not written: %w", e.Verdict, in.From.Release, err))
 	}
 	event, err := x.record(ctx, nil, func(newest ledger.Event) (ledger.Event, error) {
+		if v.Watched && e.Verdict != verdict.Fail {
+			return ledger.Disarm(newest, key, "it was watched, and nothing was found", e.text(), x.Stamp())
+		}
 		switch e.Verdict {
 		case verdict.Pass:
 			return ledger.Pass(newest, key, e.text(), x.Stamp())

@@ -5,8 +5,10 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/backstep/backstep/internal/plan"
@@ -33,6 +35,8 @@ const (
 	Frozen           Kind = "freeze"
 	Unfrozen         Kind = "unfreeze"
 	Lifted           Kind = "lift"
+	Paused           Kind = "pause" // a person holds what is under way
+	Resumed          Kind = "resume"
 	Adopted          Kind = "adopt" // the targets were taken over, with what they know
 )
 
@@ -99,7 +103,16 @@ type Intent struct {
 	To       release.Release `json:"to"`             // who gets the traffic; verify: on a fail, and zero when there is no way back
 	Plan     plan.Plan       `json:"plan"`
 	Reason   string          `json:"reason,omitempty"`
+	Paused   *Pause          `json:"paused,omitempty"`  // a person holds it
+	Watch    bool            `json:"watch,omitempty"`   // verify: it only watches, and gives way to everybody
 	Condemn  bool            `json:"condemn,omitempty"` // rollback: quarantine what it leaves, and freeze
+}
+
+// Pause says who holds a run, and why.
+type Pause struct {
+	Author release.Author `json:"author"`
+	At     time.Time      `json:"at"`
+	Reason string         `json:"reason,omitempty"`
 }
 
 // Key names an intent: its number and the run that has it.
@@ -110,6 +123,15 @@ type Key struct {
 
 // Key names the intent.
 func (in Intent) Key() Key { return Key{in.Seq, in.Holder} }
+
+// String is what the intent does, of what, and whose it is.
+func (in Intent) String() string {
+	about := in.To
+	if in.Kind == VerifyStarted && in.From != nil {
+		about = in.From.Release
+	}
+	return fmt.Sprintf("%s of %s by %s (event %d)", strings.TrimSuffix(string(in.Kind), ".started"), about, in.Author, in.Seq)
+}
 
 // Entry is the name of the entry that the intent makes live.
 func (in Intent) Entry() string { return strconv.FormatUint(in.Seq, 10) }
@@ -181,6 +203,8 @@ type History interface {
 	Newest(ctx context.Context) (Event, error)
 	// At is the event with this number, or an error that wraps ErrNoEvent.
 	At(ctx context.Context, seq uint64) (Event, error)
+	// Moved says whether something follows the event numbered seq: a request that registries do not count as a download.
+	Moved(ctx context.Context, seq uint64) (bool, error)
 	// Commit calls change with the newest event for the one that follows it, and writes that. Change is
 	// called again when another writer was faster; an error of change ends the commit and is returned as
 	// it is. Seq, Service, Environment and Previous are set by the ledger. When Commit returns nil, every later

@@ -269,6 +269,37 @@ func trim(recent []Entry) []Entry {
 	return recent
 }
 
+// SetPause holds what is under way: it goes no further forward, and goes back as before when it fails. Resume lets it go on.
+func SetPause(newest Event, reason string, stamp Stamp) (Event, error) {
+	return pause(newest, Paused, &Pause{Author: stamp.Author, At: stamp.At, Reason: reason}, reason, stamp)
+}
+
+// Resume lets what is held go on.
+func Resume(newest Event, reason string, stamp Stamp) (Event, error) {
+	if in := newest.State.Intent; in != nil && in.Paused == nil {
+		return Event{}, fault.Inputf("%s is not paused", in)
+	}
+	return pause(newest, Resumed, nil, reason, stamp)
+}
+
+func pause(newest Event, kind Kind, p *Pause, reason string, stamp Stamp) (Event, error) {
+	in := newest.State.Intent
+	switch {
+	case in == nil:
+		return Event{}, fault.Inputf("nothing is under way in the environment")
+	case in.Kind == RollbackStarted:
+		return Event{}, fault.Errorf(fault.Refused, "%s: a rollback is never held", in)
+	}
+	held := *in
+	held.Paused = p
+	e := newest.next(kind, stamp)
+	e.State.Intent, e.Release, e.Reason = &held, &in.To, reason
+	if in.Kind == VerifyStarted && in.From != nil {
+		e.Release = &in.From.Release
+	}
+	return e, nil
+}
+
 // freeze replaces the freeze with the same cause.
 func (e *Event) freeze(f Freeze) {
 	e.State.Freezes = slices.DeleteFunc(e.State.Freezes, func(old Freeze) bool { return old.Cause == f.Cause })

@@ -118,6 +118,16 @@ func (m *Memory) Commit(ctx context.Context, change func(ledger.Event) (ledger.E
 	return copied(e), nil
 }
 
+// Moved implements ledger.History.
+func (m *Memory) Moved(ctx context.Context, seq uint64) (bool, error) {
+	if err := m.fail(ctx, "moved"); err != nil {
+		return false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.newest().Seq > seq, nil
+}
+
 // Beat implements ledger.Pulse.
 func (m *Memory) Beat(ctx context.Context, seq uint64) error {
 	if err := m.fail(ctx, "beat"); err != nil {

@@ -114,6 +114,11 @@ func (l *Ledger) pin(seq uint64) string  { return fmt.Sprintf("%s.k.%08d", l.sco
 func (l *Ledger) doing(n uint64) string  { return l.repository + ":" + l.name(n) }
 func missing(err error) bool             { return errors.Is(err, registry.ErrNotFound) }
 
+// Moved asks for the digest of the next event only.
+func (l *Ledger) Moved(ctx context.Context, seq uint64) (bool, error) {
+	return l.has(ctx, l.name(seq+1))
+}
+
 // At is the event numbered seq; one that is skipped has that kind.
 func (l *Ledger) At(ctx context.Context, seq uint64) (ledger.Event, error) {
 	r, err := l.read(ctx, l.name(seq))

@@ -104,12 +104,10 @@ func status(out io.Writer, name release.Environment, e ledger.Event) {
 	fmt.Fprintf(w, "live\t%s\n", entry(s.Live))
 	fmt.Fprintf(w, "last good\t%s\n", entry(s.LastGood))
 	if in := s.Intent; in != nil {
-		about := in.To
-		if in.Kind == ledger.VerifyStarted && in.From != nil {
-			about = in.From.Release
+		fmt.Fprintf(w, "under way\t%s, at most until %s\n", in, in.Deadline.UTC().Format(time.RFC3339))
+		if in.Paused != nil {
+			fmt.Fprintf(w, "paused\tsince %s by %s: %s\n", in.Paused.At.UTC().Format(time.RFC3339), in.Paused.Author, line(in.Paused.Reason))
 		}
-		fmt.Fprintf(w, "under way\t%s of %s by %s, at most until %s\n", strings.TrimSuffix(string(in.Kind), ".started"),
-			about, in.Author, in.Deadline.UTC().Format(time.RFC3339))
 	}
 	for _, f := range s.Freezes {
 		until := ""
@@ -241,6 +239,46 @@ func Unfreeze(kinds config.Kinds) step.Step {
 			return write(ctx, x, out, asJSON, func(e ledger.Event) (ledger.Event, error) {
 				return ledger.Unfreeze(e, ledger.Cause(by), reason, x.Stamp())
 			})
+		})
+}
+
+// Abort declares the command that ends what another run has under way.
+func Abort(kinds config.Kinds) step.Step {
+	var reason string
+	return command(kinds, "abort", "Take back what another run has under way, without ending its job",
+		"A deploy is taken back: what was live gets all the traffic again. A verify ends without a verdict. The run that is overruled notices at its next "+
+			"step, changes nothing any more and ends with exit code 7. It is recorded who did it, and why.",
+		[]input.Input{input.String(&reason, "reason", step.ReasonHelp).Must()},
+		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
+			in, newest, err := x.Abort(ctx, reason)
+			if err != nil {
+				return err
+			}
+			return show(out, asJSON, newest, func() {
+				fmt.Fprintf(out, "aborted      %s\n", in)
+				status(out, x.Name, newest)
+			})
+		})
+}
+
+// Pause declares the command that holds what another run has under way.
+func Pause(kinds config.Kinds) step.Step {
+	return held(kinds, "pause", "Hold what another run has under way: a canary at its share, a deploy before its next operation, a verify before its pass",
+		"The run notices within some seconds. It goes no further forward; when it fails it goes back as always. A deploy waits no longer than its own deadline.",
+		ledger.SetPause)
+}
+
+// Resume declares the command that lets it go on.
+func Resume(kinds config.Kinds) step.Step {
+	return held(kinds, "resume", "Let what was paused go on", "The run notices within some seconds.", ledger.Resume)
+}
+
+func held(kinds config.Kinds, name, summary, doc string, change func(ledger.Event, string, ledger.Stamp) (ledger.Event, error)) step.Step {
+	var reason string
+	return command(kinds, name, summary, doc,
+		[]input.Input{input.String(&reason, "reason", step.ReasonHelp).Must()},
+		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
+			return write(ctx, x, out, asJSON, func(e ledger.Event) (ledger.Event, error) { return change(e, reason, x.Stamp()) })
 		})
 }
 

@@ -58,6 +58,7 @@ func Step(kinds config.Kinds) step.Step {
 				OneOf(report, rollBack).Or(report),
 			input.String(&onUnknown, "on-unknown", "What an unknown verdict does: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one).").
 				OneOf(hold, rollBack, promote).Or(hold),
+			input.Span(&judging.Watch, "watch", "How long to go on watching after a pass, for example 30m. What is good already is only watched: a scheduled job can call it at any time. It goes back by the same rules, and gives way to every deploy.").Or("0s"),
 			input.String(&record, "record", "A file to write the ticks to: a CSV that backstep verdict replay reads."),
 			input.String(&picture, "picture", "A file to draw the evidence over time to, as SVG."),
 		), page.Inputs()...),
