@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/backstep/backstep/internal/haproxysocket"
 	"github.com/backstep/backstep/internal/probe/probetest"
 	"github.com/backstep/backstep/internal/registry/registrytest"
 	"github.com/backstep/backstep/internal/router/haproxy"
@@ -70,7 +72,9 @@ func TestE2EScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			balancer := routertest.HAProxy(t, haproxy.Slots)
+			before := fmt.Sprintf("127.0.0.1:%d", routertest.Port(t))
+			balancer := routertest.HAProxy(t, haproxy.Slots+"\n    server legacy "+before+" disabled")
+			env.Values["before"] = before
 			env.Values["customers"], env.Values["balancer"] = &customers{url: "http://" + balancer.Address}, balancer
 			name := service()
 			between := registrytest.NewSwitch(t, registrytest.Debian(t))
@@ -107,12 +111,24 @@ func TestE2EScripts(t *testing.T) {
 			"customers": func(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Value("customers").(*customers).command(ts, neg, args)
 			},
-			"outage": outage, "waits": waits,
+			"outage": outage, "waits": waits, "legacy": legacy,
 			"stop-haproxy": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("balancer").(routertest.Balancer).Stop() },
 			"restart-haproxy": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Value("balancer").(routertest.Balancer).Restart()
 			}},
 	})
+}
+
+// legacy starts the server that serves before the first release, and lets it into the load balancer.
+func legacy(ts *testscript.TestScript, _ bool, _ []string) {
+	listener, err := net.Listen("tcp", ts.Value("before").(string))
+	ts.Check(err)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "the old shop") })}
+	go func() { _ = server.Serve(listener) }()
+	ts.Defer(func() { server.Close() })
+	balancer := ts.Value("balancer").(routertest.Balancer)
+	_, err = haproxysocket.Ask(context.Background(), balancer.Socket, "set server "+balancer.Backend+"/legacy state ready")
+	ts.Check(err)
 }
 
 var building sync.Mutex // the programs of examples/shop, kept by their flags

@@ -71,6 +71,9 @@ func (x *Executor) deployOnce(ctx context.Context, d Deployment) (Deployed, erro
 	if err != nil {
 		return out, err
 	}
+	if err := x.moveIn(ctx, now, d.DryRun); err != nil {
+		return out, err
+	}
 	if err := x.admit(d, r, now); err != nil {
 		return out, err
 	}
@@ -140,6 +143,25 @@ func (x *Executor) resolveAndLook(ctx context.Context, d Deployment) (ref regist
 	both.Wait()
 	r.Version, r.Config = cmp.Or(d.Version, r.Version), x.configs.sealed()
 	return ref, r, now, cmp.Or(unresolved, err)
+}
+
+// moveIn writes down what serves before the first release. The error is errMoved then.
+func (x *Executor) moveIn(ctx context.Context, now sight, dryRun bool) error {
+	if now.newest.State.Live != nil || dryRun {
+		return nil
+	}
+	in := now.fleet[0].Serving()
+	if in == nil || in.Release.Before == "" {
+		return nil
+	}
+	x.log.Info("the first release: what serves now is the way back", "servers", in.Release.Before)
+	_, err := x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
+		if e.Seq != now.newest.Seq {
+			return ledger.Event{}, errMoved
+		}
+		return ledger.MoveIn(e, in.Release, x.Stamp())
+	})
+	return cmp.Or(err, errMoved)
 }
 
 // admit says why the release may not be deployed now, by what the ledger and the targets know.

@@ -378,7 +378,7 @@ func (x *Executor) clear(ctx context.Context, now healed) {
 			if slices.Contains(kept, in.Release.ID()) {
 				op.Do = plan.Park
 			}
-			if in.Weight > 0 || in.Release.ID() == s.Live.Release.ID() || op.Do == plan.Park && in.Phase == plan.Parked {
+			if in.Weight > 0 || in.Release.Before != "" || in.Release.ID() == s.Live.Release.ID() || op.Do == plan.Park && in.Phase == plan.Parked {
 				continue
 			}
 			if err := x.apply(ctx, now.sites[i], by, op); err != nil {

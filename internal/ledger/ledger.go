@@ -35,7 +35,8 @@ const (
 	Frozen           Kind = "freeze"
 	Unfrozen         Kind = "unfreeze"
 	Lifted           Kind = "lift"
-	Paused           Kind = "pause" // a person holds what is under way
+	MovedIn          Kind = "moved-in" // what served before the first release is live, and the way back
+	Paused           Kind = "pause"    // a person holds what is under way
 	Resumed          Kind = "resume"
 	Adopted          Kind = "adopt" // the targets were taken over, with what they know
 )

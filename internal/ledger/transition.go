@@ -339,6 +339,17 @@ func Unfreeze(newest Event, cause Cause, reason string, stamp Stamp) (Event, err
 	return e, nil
 }
 
+// MoveIn makes what served before the first release live: it is what a bad first release goes back to.
+func MoveIn(newest Event, r release.Release, stamp Stamp) (Event, error) {
+	if newest.State.Live != nil || newest.State.Intent != nil {
+		return Event{}, fault.Errorf(fault.Refused, "move in: something is live, or under way, already")
+	}
+	e := newest.next(MovedIn, stamp)
+	e.Release = &r
+	e.live(Entry{Release: r, ID: strconv.FormatUint(e.Seq, 10), Seq: e.Seq, Good: true})
+	return e, nil
+}
+
 // Estate is what targets know that a ledger takes over.
 type Estate struct {
 	Epoch  uint64

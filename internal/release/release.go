@@ -2,8 +2,12 @@
 package release
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -72,6 +76,29 @@ type Release struct {
 	Repository string      `json:"repository,omitempty"` // registry/name, without tag or digest
 	Version    string      `json:"version,omitempty"`    // SemVer without v; "" when the image carries none
 	Commit     string      `json:"commit,omitempty"`     // the source revision; "" when the image carries none
+	// Before is set for what served before the first release: servers of somebody else, as host:port=weight with spaces between
+	// them. It has no image, and its digest is that of this text.
+	Before string `json:"before,omitempty"`
+}
+
+// ServedBefore is the release that stands for servers of somebody else, by their host:port, with their weights.
+func ServedBefore(servers map[string]int) Release {
+	var all []string
+	for _, at := range slices.Sorted(maps.Keys(servers)) {
+		all = append(all, fmt.Sprintf("%s=%d", at, servers[at]))
+	}
+	text := strings.Join(all, " ")
+	return Release{Digest: Digest(fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text)))), Before: text}
+}
+
+// Servers are those of what served before the first release, with their weights; none for every other release.
+func (r Release) Servers() map[string]int {
+	servers := map[string]int{}
+	for _, one := range strings.Fields(r.Before) {
+		at, weight, _ := strings.Cut(one, "=")
+		servers[at], _ = strconv.Atoi(weight)
+	}
+	return servers
 }
 
 // ID names the release.
@@ -88,10 +115,18 @@ func (r Release) Named(name string) bool {
 }
 
 // Reference is the name to pull the release by.
-func (r Release) Reference() string { return r.Repository + "@" + string(r.Digest) }
+func (r Release) Reference() string {
+	if r.Before != "" {
+		return r.Before
+	}
+	return r.Repository + "@" + string(r.Digest)
+}
 
 // String is the version when there is one, and the short ID.
 func (r Release) String() string {
+	if r.Before != "" {
+		return "what served before (" + strings.Join(slices.Sorted(maps.Keys(r.Servers())), ", ") + ")"
+	}
 	if r.Version == "" {
 		return r.ID().Short()
 	}

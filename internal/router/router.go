@@ -26,8 +26,8 @@ type Router interface {
 type Front interface {
 	// Weights says which addresses get traffic, and how much of it relative to one another.
 	Weights(ctx context.Context) (map[string]int, error)
-	// Shift gives each address its percentage; one that is not named gets no new requests. It returns once
-	// the load balancer says that it is so.
+	// Shift shares the traffic out to the addresses, by their weights relative to one another; one that is not named, or has a
+	// weight of zero, gets no new requests. One that is named keeps its place. It returns once the load balancer says that it is so.
 	Shift(ctx context.Context, weights map[string]int) error
 	// Drain stops new requests to the address, lets those it has finish for at most drain, and closes the
 	// connections that are left. An address that is not known has nothing to drain.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -22,13 +23,14 @@ type Backend interface {
 // Behind is the target b with the load balancer front before it: the weights of its instances are those that
 // front gives to their addresses, and the claims are those of the target.
 func Behind(b Backend, front router.Front) (Target, router.Router) {
-	r := behind{b, front}
+	r := behind{b, front, &before{known: map[release.ID]release.Release{}}}
 	return r, r
 }
 
 type behind struct {
 	Backend
-	front router.Front
+	front  router.Front
+	before *before
 }
 
 func (b behind) Observe(ctx context.Context) (plan.State, error) {
@@ -40,6 +42,7 @@ func (b behind) Observe(ctx context.Context) (plan.State, error) {
 	if err != nil {
 		return state, err
 	}
+	b.before.see(ctx, &state, weights)
 	sum := 0
 	for _, w := range weights {
 		sum += w
@@ -55,6 +58,36 @@ func (b behind) Observe(ctx context.Context) (plan.State, error) {
 		}
 	}
 	return state, nil
+}
+
+func (b behind) Claim(ctx context.Context, c plan.Claim, note *plan.Note) error {
+	b.before.learn(c.Wanted)
+	if c.Back != nil {
+		b.before.learn(*c.Back)
+	}
+	return b.Backend.Claim(ctx, c, note)
+}
+
+func (b behind) Find(ctx context.Context, id release.ID) (*plan.Instance, error) {
+	if r, ok := b.before.get(id); ok {
+		in := instanceBefore(ctx, r)
+		return &in, nil
+	}
+	return b.Backend.Find(ctx, id)
+}
+
+func (b behind) Has(ctx context.Context, r release.Release) (bool, error) {
+	if b.before.learn(r); r.Before != "" {
+		return true, nil
+	}
+	return b.Backend.Has(ctx, r)
+}
+
+func (b behind) Stage(ctx context.Context, by plan.Token, r release.Release) error {
+	if b.before.learn(r); r.Before != "" {
+		return errors.Join(b.Holds(ctx, by), start(ctx, r))
+	}
+	return b.Backend.Stage(ctx, by, r)
 }
 
 // Shift looks at the releases that get traffic and at no other: one that hangs must not hold up the way back.
@@ -76,10 +109,15 @@ func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.ID
 	if err != nil {
 		return err
 	}
-	return b.front.Shift(ctx, shares)
+	all := b.before.protected()
+	maps.Copy(all, shares)
+	return b.front.Shift(ctx, all)
 }
 
 func (b behind) Employ(ctx context.Context, by plan.Token, id release.ID) error {
+	if _, ok := b.before.get(id); ok {
+		return nil
+	}
 	return Employ(ctx, b.Backend, by, id)
 }
 
@@ -109,6 +147,9 @@ func (b behind) leave(ctx context.Context, by plan.Token, id release.ID, drain t
 		if err := b.drain(ctx, in.Fronts(), drain); err != nil {
 			return err
 		}
+	}
+	if _, ok := b.before.get(id); ok {
+		return nil // it goes on running, without traffic
 	}
 	return then(ctx, by, id, drain)
 }
@@ -141,6 +182,18 @@ func addresses(state plan.State, weights map[release.ID]int) (map[string]int, er
 			return nil, fmt.Errorf("%s is %s, and gets no traffic", in.Release, in.Phase)
 		}
 		sum += w
+		if in.Release.Before != "" {
+			servers, total := in.Release.Servers(), 0
+			for _, own := range servers {
+				total += own
+			}
+			for at, own := range servers {
+				if w > 0 {
+					shares[at] += max(1, w*own/max(1, total))
+				}
+			}
+			continue
+		}
 		for i, at := range in.Fronts() {
 			// The first ones get what is left over: 50 % for three are 17, 17 and 16.
 			n := len(in.Fronts())

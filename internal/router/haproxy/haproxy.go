@@ -58,7 +58,8 @@ type server struct {
 	name, address string // address is ip:port
 	weight        int    // 0 to 256; 0 as well when it is in maintenance or drains
 	maintenance   bool
-	unchanged     int // seconds since its state changed
+	slot          bool // it was made for a release, by its name: a server of somebody else has an address only
+	unchanged     int  // seconds since its state changed
 }
 
 // The bits of srv_admin_state that take a server out, see srv_admin in HAProxy's server-t.h: forced and
@@ -115,7 +116,7 @@ func parseServers(text string) ([]server, error) {
 		}
 		admin := number("srv_admin_state")
 		s := server{name: text("srv_name"), address: net.JoinHostPort(text("srv_addr"), text("srv_port")),
-			weight: number("srv_uweight"), maintenance: admin&maintenanceBits != 0, unchanged: number("srv_time_since_last_change")}
+			weight: number("srv_uweight"), maintenance: admin&maintenanceBits != 0, slot: text("srv_fqdn") != "-", unchanged: number("srv_time_since_last_change")}
 		if s.maintenance || admin&drainBits != 0 {
 			s.weight = 0
 		}
@@ -160,12 +161,21 @@ func (f front) Shift(ctx context.Context, weights map[string]int) error {
 	if err != nil {
 		return err
 	}
-	for _, address := range append(sortedKeys(weights), sortedKeys(now)...) {
+	for _, address := range append(sortedKeys(weights), sortedKeys(now)...) { // what has no weight is in neither, or zero
 		if now[address] != weights[address] {
 			return fmt.Errorf("haproxy: %s has a weight of %d instead of %d; it said: %.400s", address, now[address], weights[address], said)
 		}
 	}
 	return nil
+}
+
+// freer says whether a release takes the place of s rather than that of t: the slot that has been out the longest, since that of a
+// release that is kept warm is the youngest; and the place of somebody else's server only when there is no slot.
+func (s server) freer(t server) bool {
+	if s.slot != t.slot {
+		return s.slot
+	}
+	return s.unchanged > t.unchanged
 }
 
 // commands is what turns servers into weights.
@@ -174,15 +184,18 @@ func (f front) commands(servers []server, weights map[string]int) ([]string, err
 	taken := map[string]bool{}
 	set := func(name, what string) string { return "set server " + f.backend + "/" + name + " " + what }
 	for _, address := range sortedKeys(weights) {
+		if weights[address] == 0 {
+			continue
+		}
 		at, err := netip.ParseAddrPort(address)
 		if err != nil {
 			return nil, fmt.Errorf("address %q: %w", address, err)
 		}
 		i := slices.IndexFunc(servers, func(s server) bool { return s.address == address })
 		if i < 0 {
-			// The slot that has been out the longest: the one of a release that is kept warm is the youngest.
 			for j, s := range servers {
-				if s.maintenance && !taken[s.name] && weights[s.address] == 0 && (i < 0 || s.unchanged > servers[i].unchanged) {
+				_, named := weights[s.address]
+				if s.maintenance && !taken[s.name] && !named && (i < 0 || s.freer(servers[i])) {
 					i = j
 				}
 			}

@@ -12,20 +12,22 @@ import (
 
 // answer is what HAProxy 2.6 said to `show servers state shop`, cut after the columns that are read.
 const answer = `1
-# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_port
-3 shop 1 release1 172.17.0.2 2 4 100 1 20 8080
-3 shop 2 release2 172.17.0.3 0 5 100 1 7 8080
-3 shop 3 release3 127.0.0.1 0 5 1 1 90 9
-3 shop 4 old 10.0.0.9 2 8 1 1 90 80
+# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_port srv_fqdn
+3 shop 1 release1 172.17.0.2 2 4 100 1 20 8080 release.invalid
+3 shop 2 release2 172.17.0.3 0 5 100 1 7 8080 release.invalid
+3 shop 3 release3 127.0.0.1 0 5 1 1 90 9 release.invalid
+3 shop 4 old 10.0.0.9 2 8 1 1 90 80 -
+3 shop 5 older 10.0.0.8 0 5 1 1 999 80 -
 `
 
 func TestServers(t *testing.T) {
 	got, err := parseServers(answer)
 	want := []server{
-		{"release1", "172.17.0.2:8080", 100, false, 20},
-		{"release2", "172.17.0.3:8080", 0, true, 7},
-		{"release3", "127.0.0.1:9", 0, true, 90},
-		{"old", "10.0.0.9:80", 0, false, 90}, // it drains
+		{"release1", "172.17.0.2:8080", 100, false, true, 20},
+		{"release2", "172.17.0.3:8080", 0, true, true, 7},
+		{"release3", "127.0.0.1:9", 0, true, true, 90},
+		{"old", "10.0.0.9:80", 0, false, false, 90},   // it drains
+		{"older", "10.0.0.8:80", 0, true, false, 999}, // no slot
 	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%+v, %v", got, err)
@@ -62,9 +64,9 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s: %v\n%s", name, err, strings.Join(got, "\n"))
 		}
 	}
-	_, err = f.commands(servers, map[string]int{"10.1.0.1:1": 1, "10.1.0.2:1": 1, "10.1.0.3:1": 98})
+	_, err = f.commands(servers, map[string]int{"10.1.0.1:1": 1, "10.1.0.2:1": 1, "10.1.0.3:1": 98, "10.0.0.8:80": 0})
 	if err == nil || err.Error() != "haproxy: backend shop has no free slot" {
-		t.Errorf("more releases than slots: %v", err)
+		t.Errorf("more releases than slots, beside a server that keeps its place: %v", err)
 	}
 	if _, err := f.commands(servers, map[string]int{"shop;shutdown sessions:1": 100}); err == nil {
 		t.Error("an address that is none became a command")
