@@ -89,6 +89,8 @@ func differs(now sight) string {
 				return fmt.Sprintf("%s has failed: %s", live.Release, in.Reason)
 			case in.Weight != 100:
 				return fmt.Sprintf("%s has %d %% of the traffic", live.Release, in.Weight)
+			case !now.newest.State.ServedBy(s):
+				return "the jobs of another release work, or not all of those of " + live.Release.String()
 			}
 		}
 	}

@@ -123,8 +123,13 @@ func (l *Ledger) encode(e ledger.Event, before []string) (*event, error) {
 	if err != nil {
 		return nil, err
 	}
+	configurations, err := json.Marshal(e.State.Configurations)
+	if err != nil {
+		return nil, err
+	}
+	limit := eventLimit + len(configurations) // whoever writes them bounds them
 	for shorten := range shortenings(&e) {
-		if len(data) <= eventLimit {
+		if len(data) <= limit {
 			break
 		}
 		shorten()
@@ -132,8 +137,8 @@ func (l *Ledger) encode(e ledger.Event, before []string) (*event, error) {
 			return nil, err
 		}
 	}
-	if len(data) > eventLimit && !onTheWayBack(e.Kind) {
-		return nil, fault.Errorf(fault.Failed, "write %s: the event has %d bytes, and %d are the limit", l.doing(e.Seq), len(data), eventLimit).
+	if len(data) > limit && !onTheWayBack(e.Kind) {
+		return nil, fault.Errorf(fault.Failed, "write %s: the event has %d bytes, and %d are the limit", l.doing(e.Seq), len(data), limit).
 			WithHint("lift digests that need no quarantine any more")
 	}
 	encoded := &event{before: before}
