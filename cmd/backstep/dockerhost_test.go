@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/backstep/backstep/internal/probe/probetest"
 	"github.com/backstep/backstep/internal/registry/registrytest"
@@ -100,10 +101,17 @@ func (h *dockerHost) running(service, format string) []string {
 	return lines
 }
 
+// asks waits until a customer gets this.
 func (h *dockerHost) asks(c *customers, want string) {
 	h.t.Helper()
-	if text, err := asked(c.url); err != nil || !strings.Contains(text, want) {
-		h.t.Fatalf("a customer got %q, %v, want %s", text, err, want)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		text, err := asked(c.url)
+		if err == nil && strings.Contains(text, want) {
+			return
+		}
+		if time.Now().After(end) {
+			h.t.Fatalf("a customer got %q, %v, want %s", text, err, want)
+		}
 	}
 }
 
