@@ -13,6 +13,7 @@ import (
 
 // These are set when it is built: -ldflags "-X main.version=1.2.0 -X main.does=fail".
 var (
+	name    = "shop"
 	version = "0.0.0"
 	does    = "work" // fail: every order is answered 500; late: the same after three seconds; limp: one in four is; crash: it ends at once; die: it ends after three seconds; brief: it ends a second after it listens; idle: its job ends at once; sick: its HEALTHCHECK fails
 )
@@ -53,6 +54,7 @@ func main() {
 	if does == "brief" {
 		time.AfterFunc(time.Second, func() { fmt.Println("no licence"); os.Exit(0) })
 	}
+	http.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {}) // it lives; that says nothing of the orders
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		if digest := os.Getenv("BACKSTEP_RELEASE"); len(digest) > 19 {
 			w.Header().Set("X-Backstep-Release", digest[7:19])
@@ -61,7 +63,7 @@ func main() {
 			http.Error(w, version+": the orders are lost", http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(w, "shop %s %s\n", version, os.Getenv("SHOP_COLOUR"))
+		fmt.Fprintf(w, "%s %s %s\n", name, version, os.Getenv("SHOP_COLOUR"))
 	})
 	addr := os.Getenv("ADDR")
 	if addr == "" {

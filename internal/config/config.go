@@ -96,13 +96,13 @@ var repositoryShape = regexp.MustCompile(`^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([
 
 func (e *Environment) inputs(strategy *string, weights *[]string, variables *map[string]string) []input.Input {
 	return []input.Input{
-		input.String(strategy, "strategy", "How traffic goes from one release to the next; the target's first strategy when it is left out."),
-		input.List(weights, "weights", "canary: the shares of the traffic before all of it, in percent, rising."),
-		input.Env(variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from.").OfRelease(),
-		input.Int(&e.Keep, "keep", "How many good releases stay on the target, stopped, besides what is live: going back to one of them is a start and no pull.", 0, 20).Or("2"),
-		input.Duration(&e.Drain, "drain", "How long a release may finish its requests before it is removed.").Or("10s"),
-		input.Duration(&e.ReadyTimeout, "ready-timeout", "How long a release may take to become ready.").Or("60s"),
-		input.Span(&e.Settle, "settle", "How long a release must stay ready before it gets traffic: one that ends right after its start never does.").Or("3s"),
+		input.String(strategy, "strategy", "How traffic goes from one release to the next; the target's first strategy when it is left out.").Like("canary"),
+		input.List(weights, "weights", "canary: the shares of the traffic before all of it, in percent, rising.").Like("[10, 50]"),
+		input.Env(variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from.").OfRelease().Like("{LOG: info, DB_URL: {env: SHOP_DB_URL}}"),
+		input.Int(&e.Keep, "keep", "How many good releases stay on the target, stopped, besides what is live: going back to one of them is a start and no pull.", 0, 20).Or("2").Like("3"),
+		input.Duration(&e.Drain, "drain", "How long a release may finish its requests before it is removed.").Or("10s").Like("30s"),
+		input.Duration(&e.ReadyTimeout, "ready-timeout", "How long a release may take to become ready.").Or("60s").Like("3m"),
+		input.Span(&e.Settle, "settle", "How long a release must stay ready before it gets traffic: one that ends right after its start never does.").Or("3s").Like("10s"),
 	}
 }
 

@@ -296,8 +296,9 @@ func TestNoFile(t *testing.T) {
 	}
 }
 
-// The schema takes what the parser takes, the examples of the README included, and refuses what is misspelt.
-func TestSchema(t *testing.T) {
+// schema is what the schema says of a text.
+func schema(t *testing.T) func(text string) error {
+	t.Helper()
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(config.Schema(catalog.Kinds())))
 	if err != nil {
 		t.Fatal(err)
@@ -310,7 +311,7 @@ func TestSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	valid := func(text string) error {
+	return func(text string) error {
 		var v any
 		if err := yaml.Unmarshal([]byte(text), &v); err != nil {
 			t.Fatal(err)
@@ -325,6 +326,11 @@ func TestSchema(t *testing.T) {
 		}
 		return schema.Validate(instance)
 	}
+}
+
+// The schema takes what the parser takes, the examples of the README included, and refuses what is misspelt.
+func TestSchema(t *testing.T) {
+	valid := schema(t)
 	examples := []string{whole}
 	for _, page := range []string{"../../README.md", "../../docs/verdict.md"} {
 		text, err := os.ReadFile(page)
@@ -339,9 +345,13 @@ func TestSchema(t *testing.T) {
 			examples = append(examples, m[1])
 		}
 	}
-	files, err := filepath.Glob("../../examples/*/backstep.yml")
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, pattern := range []string{"../../examples/*/backstep.yml", "../../examples/*/*/backstep.yml"} {
+		some, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, some...)
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -367,5 +377,77 @@ func TestSchema(t *testing.T) {
 		if valid(wrong) == nil {
 			t.Errorf("the schema takes\n%s", wrong)
 		}
+	}
+}
+
+// Every example of the reference is right where it stands: the parser, the schema and the target take it. Every option of an
+// environment, and of the docker target, has one.
+func TestExamplesOfTheReference(t *testing.T) {
+	valid := schema(t)
+	const head = "service: shop\nrepository: r.example/shop\nenvironments:\n  production:\n"
+	const router = "    router: {kind: haproxy, socket: /run/haproxy/admin.sock, backend: shop}\n"
+	const docker = head + router + "    target: {kind: docker, port: 8080}\n"
+	replace := func(old, new string) func(string) string {
+		return func(line string) string { return strings.Replace(docker, old, fmt.Sprintf(new, line), 1) }
+	}
+	probe := func(rest string) func(string) string {
+		return func(line string) string { return docker + "    verify: {probes: [{" + line + rest + "}]}\n" }
+	}
+	places := map[string]func(line string) string{
+		"The file": func(line string) string {
+			key, _, _ := strings.Cut(line, ":")
+			return line + "\n" + regexp.MustCompile("(?m)^"+key+": .*\n").ReplaceAllString(docker, "")
+		},
+		"environments.NAME":               replace(router, router+"    %s\n"),
+		"target: {kind: docker}":          replace("port: 8080", "%s"),
+		"roles of target: {kind: docker}": replace("port: 8080", "port: 8080, roles: {job: {%s}}"),
+		"router: {kind: haproxy}":         replace("backend: shop", "%s"),
+		"probes: [{kind: http}]":          probe(", kind: http"),
+		"probes: [{kind: haproxy}]":       probe(", kind: haproxy, socket: /run/haproxy/admin.sock"),
+	}
+	every := map[string]bool{"environments.NAME": true, "target: {kind: docker}": true, "roles of target: {kind: docker}": true}
+	seen := 0
+	for _, s := range config.Sections(catalog.Kinds()) {
+		if every[s.Title] {
+			seen++
+		}
+		for _, in := range s.Inputs {
+			if in.Example == "" {
+				if every[s.Title] {
+					t.Errorf("%s: %s has no example", s.Title, in.Name)
+				}
+				continue
+			}
+			place := places[s.Title]
+			if place == nil {
+				t.Errorf("%s: %s has an example, and the test does not know where it stands", s.Title, in.Name)
+				continue
+			}
+			line := in.Name + ": " + in.Example
+			switch {
+			case s.Title == "target: {kind: docker}" && in.Name != "port":
+				line = "port: 8080, " + line
+			case s.Title == "environments.NAME" && in.Name == "weights":
+				line = "strategy: canary\n    " + line
+			}
+			text := place(line)
+			if err := valid(text); err != nil {
+				t.Errorf("%s\n%v", text, err)
+			}
+			c, err := config.Parse("backstep.yml", []byte(text), catalog.Kinds(), func(name string) string { return "of " + name })
+			if err != nil {
+				t.Errorf("%s\n%v", text, err)
+				continue
+			}
+			if in.Starts && len(c.Environments["production"].Start) == 0 {
+				t.Errorf("%s\nthe example says nothing that a release is started with", text)
+			}
+			if _, _, err := c.Environments["production"].Target.Open(target.Environment{Routed: true}); err != nil {
+				t.Errorf("%s\n%v", text, err)
+			}
+		}
+	}
+	if seen != len(every) {
+		t.Errorf("saw %d of the sections whose options all have an example, want %d", seen, len(every))
 	}
 }

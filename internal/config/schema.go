@@ -3,6 +3,8 @@ package config
 import (
 	"encoding/json"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/backstep/backstep/internal/input"
 )
 
@@ -89,6 +91,13 @@ func property(in input.Input) object {
 	}
 	if in.Default != "" {
 		p["default"] = in.Default
+	}
+	if in.Example != "" {
+		var value any
+		if err := yaml.Unmarshal([]byte(in.Example), &value); err != nil {
+			panic(err) // a test parses every example
+		}
+		p["examples"] = []any{value}
 	}
 	return p
 }

@@ -33,6 +33,11 @@ func Sections(kinds Kinds) []Section {
 			can += " Behind a router it can " + joined(k.Routed) + "."
 		}
 		all = append(all, Section{"target: {kind: " + k.Name + "}", k.Help + " " + can, inputs})
+		for _, in := range inputs {
+			if in.Type == input.SectionsOf {
+				all = append(all, Section{in.Name + " of target: {kind: " + k.Name + "}", in.Help, in.Inner})
+			}
+		}
 	}
 	for _, k := range kinds.Routers {
 		inputs, _ := k.New()

@@ -3,6 +3,7 @@ package gen
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/backstep/backstep/internal/config"
@@ -52,15 +53,32 @@ func configuration(sections []config.Section) []byte {
 	fmt.Fprintf(&b, "<!-- %s -->\n# backstep.yml\n\nEditors know it by [its JSON Schema](backstep.schema.json). A secret is given as `{env: NAME}`, the variable to take it from.\n", header)
 	for _, s := range sections {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", s.Title, s.Help)
-		if len(s.Inputs) > 0 {
-			b.WriteString("\n| key | what it is | default |\n|---|---|---|\n")
-		}
-		for _, in := range s.Inputs {
-			what, def := told(in, explained(in, " A list.", " Keys with values."))
-			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", in.Name, what, def)
-		}
+		b.WriteString(keys(s.Inputs))
 	}
 	return b.Bytes()
+}
+
+// keys is the table of a section; it shows examples when there is one.
+func keys(inputs []input.Input) string {
+	if len(inputs) == 0 {
+		return ""
+	}
+	shown := slices.ContainsFunc(inputs, func(in input.Input) bool { return in.Example != "" })
+	table := "\n| key | what it is | default |\n|---|---|---|\n"
+	if shown {
+		table = "\n| key | what it is | default | example |\n|---|---|---|---|\n"
+	}
+	for _, in := range inputs {
+		what, def := told(in, explained(in, " A list.", " Keys with values."))
+		table += fmt.Sprintf("| `%s` | %s | %s |", in.Name, what, def)
+		if in.Example != "" {
+			table += " " + cell("`"+in.Name+": "+in.Example+"`") + " |"
+		} else if shown {
+			table += "  |"
+		}
+		table += "\n"
+	}
+	return table
 }
 
 // usage is the shortest command line that runs s.

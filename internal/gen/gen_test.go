@@ -2,6 +2,7 @@ package gen
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -9,8 +10,11 @@ import (
 
 	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/router"
 	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/step"
+	"github.com/backstep/backstep/internal/target"
 )
 
 func sample(help string) step.Step {
@@ -166,5 +170,38 @@ func TestOperatorCommand(t *testing.T) {
 		if _, ok := files[name]; ok {
 			t.Errorf("an operator command has %s", name)
 		}
+	}
+}
+
+// The page of backstep.yml shows examples where there are some, and the inputs of sections below those of their kind.
+func TestExamplesAreShown(t *testing.T) {
+	var labels map[string]string
+	var roles map[string]struct{ Size string }
+	var port int
+	kinds := config.Kinds{Targets: []target.Kind{{Name: "cloud", Help: "A cloud.", Routed: []plan.Strategy{plan.BlueGreen},
+		New: func() ([]input.Input, func(target.Environment) (target.Target, router.Router, error)) {
+			return []input.Input{
+				input.Int(&port, "port", "The port.", 1, 9),
+				input.Map(&labels, "labels", "Labels.").Like(`{a: "b|c"}`),
+				input.Sections(&roles, "roles", "Parts.", func(r *struct{ Size string }) []input.Input {
+					return []input.Input{input.String(&r.Size, "size", "Its size.").Matching(regexp.MustCompile("^[0-9]+m$"), "5m")}
+				}),
+			}, nil
+		}}}}
+	files, err := Files(nil, kinds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, schema := string(files["docs/reference/configuration.md"]), string(files["docs/reference/backstep.schema.json"])
+	for _, want := range []string{
+		"| `port` | The port. |  |  |\n| `labels` | Labels. Keys with values. |  | `labels: {a: \"b\\|c\"}` |\n",
+		"\n## roles of target: {kind: cloud}\n\nParts.\n\n| key | what it is | default | example |\n|---|---|---|---|\n| `size` | Its size. |  | `size: 5m` |\n",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+	if !regexp.MustCompile(`"examples": \[\s*\{\s*"a": "b\|c"\s*\}\s*\]`).MatchString(schema) {
+		t.Errorf("the schema has no example:\n%s", schema)
 	}
 }

@@ -40,6 +40,7 @@ type Input struct {
 	Default  string   // as a user would write it; "" is none
 	Required bool     // has to be given
 	Options  []string // the closed set of values, when there is one
+	Example  string   // a value as backstep.yml has it, YAML in one line; "" is none
 	ByAction string   // what an action of GitHub gives when nothing is given, an expression
 	Secret   bool     // masked before anything is logged; only by reference in a file
 	Starts   bool     // a release is started with it: it is part of the release's configuration
@@ -275,8 +276,18 @@ func (in Input) OfRelease() Input { in.Starts = true; return in }
 // OneOf closes the set of values.
 func (in Input) OneOf(options ...string) Input { in.Options = options; return in }
 
-// Matching restricts the value to a shape that example follows.
+// Like gives the input an example: a value as backstep.yml has it, YAML in one line.
+func (in Input) Like(example string) Input { in.Example = example; return in }
+
+// Matching restricts the value to a shape that example follows. The reference shows the example, except that of a map, whose
+// values are keys and values there: Like says how these are written.
 func (in Input) Matching(shape *regexp.Regexp, example string) Input {
+	switch in.Type {
+	case Text:
+		in.Example = example
+	case ListOf:
+		in.Example = "[" + example + "]"
+	}
 	set := in.set
 	in.set = func(values []string) error {
 		for _, v := range values {

@@ -60,18 +60,18 @@ func HAProxy(t testing.TB, slots string) Balancer {
 			t.Fatal(err)
 		}
 	}
-	stop := run(t, file, b.Socket)
+	stop := Run(t, file, b.Socket)
 	t.Cleanup(func() { stop() })
 	b.Stop = func() { stop() }
 	b.Restart = func() {
 		stop()
-		stop = run(t, file, b.Socket)
+		stop = Run(t, file, b.Socket)
 	}
 	return b
 }
 
-// run starts HAProxy and waits until it takes commands.
-func run(t testing.TB, file, socket string) (stop func()) {
+// Run starts a HAProxy with a configuration of the caller's, and waits until it takes commands at the socket. Stop ends it at once.
+func Run(t testing.TB, file, socket string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command("haproxy", "-db", "-f", file)
 	var said bytes.Buffer

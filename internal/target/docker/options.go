@@ -80,45 +80,46 @@ var (
 
 func (o *options) inputs() []input.Input {
 	return append([]input.Input{
-		input.String(&o.engine, "engine", "The address of the engine, as DOCKER_HOST has it, except ssh; that variable, or the local socket, when it is left out."),
+		input.String(&o.engine, "engine", "The address of the engine, as DOCKER_HOST has it, except ssh; that variable, or the local socket, when it is left out.").Like("tcp://10.0.0.5:2376"),
 	}, o.spec.inputs()...)
 }
 
 // inputs are what a release is started with.
 func (s *spec) inputs() []input.Input {
 	all := []input.Input{
-		input.Int(&s.port, "port", "The port that the release listens on.", 1, 65535).Must(),
-		input.Int(&s.replicas, "replicas", "How many containers a release has, behind a router. It is ready when all of them are, and they share its traffic.", 1, 100).Or("1"),
+		input.Int(&s.port, "port", "The port that the release listens on.", 1, 65535).Must().Like("8080"),
+		input.Int(&s.replicas, "replicas", "How many containers a release has, behind a router. It is ready when all of them are, and they share its traffic.", 1, 100).Or("1").Like("2"),
 		input.String(&s.ready, "ready", "A path that answers with a status below 400 once it is ready. The image's HEALTHCHECK counts as well. With neither, it is ready when its port takes connections.").
 			Matching(regexp.MustCompile(`^/`), "/health"),
-		input.List(&s.networks, "networks", "The networks it is attached to, which exist already; the first one is where it is asked. The engine's bridge when it is left out."),
-		input.String(&s.publish, "publish", "ip:port of the host to publish the port on, or, behind a router, only the ip: each container gets a free port there, and keeps it. Needed when the containers' own addresses cannot be reached, and without a router."),
+		input.List(&s.networks, "networks", "The networks it is attached to, which exist already; the first one is where it is asked. The engine's bridge when it is left out.").Like("[shop]"),
+		input.String(&s.publish, "publish", "ip:port of the host to publish the port on, or, behind a router, only the ip: each container gets a free port there, and keeps it. Needed when the containers' own addresses cannot be reached, and without a router.").Like("10.0.0.5"),
 		input.String(&s.reach, "reach", "How the load balancer reaches a container: by a port of this host, which is chosen once and kept, or by its own address on the first network, which the engine gives to another container after a restart.").
-			OneOf(published, byNetwork).Or(published),
+			OneOf(published, byNetwork).Or(published).Like("network"),
 		input.List(&s.volumes, "volumes", "Volumes and folders, as name:/path or /path:/path, with :ro when it must not write. Releases that run side by side share them.").
 			Matching(volumeShape, "uploads:/var/uploads"),
 		input.List(&s.tmpfs, "tmpfs", "Folders that are kept in memory, with options of tmpfs after a colon.").Matching(tmpfsShape, "/tmp:size=64m"),
-		input.Env(&s.files, "secrets", "Secrets that are files, by their names below /run/secrets. Each is given as {env: NAME}, the variable to take it from."),
-		input.List(&s.entrypoint, "entrypoint", "The program with its arguments, in place of the image's."),
-		input.List(&s.command, "command", "The arguments, in place of the image's."),
-		input.String(&s.user, "user", "The user it runs as, as uid or uid:gid; the image's own when it is left out."),
-		input.String(&s.restart, "restart", "What the engine does when the release ends.").OneOf("no", "on-failure", "unless-stopped", "always").Or("unless-stopped"),
+		input.Env(&s.files, "secrets", "Secrets that are files, by their names below /run/secrets. Each is given as {env: NAME}, the variable to take it from.").Like("{db-password: {env: DB_PASSWORD}}"),
+		input.List(&s.entrypoint, "entrypoint", "The program with its arguments, in place of the image's.").Like("[/shop]"),
+		input.List(&s.command, "command", "The arguments, in place of the image's.").Like("[serve, --verbose]"),
+		input.String(&s.user, "user", "The user it runs as, as uid or uid:gid; the image's own when it is left out.").Like(`"1000:1000"`),
+		input.String(&s.restart, "restart", "What the engine does when the release ends.").OneOf("no", "on-failure", "unless-stopped", "always").Or("unless-stopped").Like("always"),
 		input.String(&s.stopSignal, "stop-signal", "The signal that asks it to end; the image's own when it is left out.").Matching(regexp.MustCompile(`^SIG[A-Z0-9+-]+$`), "SIGQUIT"),
-		input.Duration(&s.stopTimeout, "stop-timeout", "How long it may take to end before it is killed; as long as drain when it is left out."),
+		input.Duration(&s.stopTimeout, "stop-timeout", "How long it may take to end before it is killed; as long as drain when it is left out.").Like("30s"),
 		input.Map(&s.health, "healthcheck", "A check of the engine's own, in place of the image's: command, interval, timeout, start-period, retries; or disable: true.").
-			Matching(healthShape, "interval=5s"),
+			Matching(healthShape, "interval=5s").
+			Like(`{command: "curl -fs http://127.0.0.1:8080/health", interval: 5s, timeout: 2s, retries: 3}`),
 		input.String(&s.memory, "memory", "The most memory it may use.").Matching(sizeShape, "512m"),
 		input.String(&s.cpus, "cpus", "The most processors it may use.").Matching(regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`), "1.5"),
 		input.String(&s.gpus, "gpus", "How many GPUs it gets, or all.").Matching(regexp.MustCompile(`^(all|[1-9][0-9]*)$`), "all"),
 		input.String(&s.shm, "shm-size", "The size of /dev/shm; the engine's default when it is left out.").Matching(sizeShape, "256m"),
-		input.Map(&s.ulimits, "ulimits", "Limits of the kernel by their names, as soft:hard or one number for both.").Matching(ulimitShape, "nofile=65536"),
+		input.Map(&s.ulimits, "ulimits", "Limits of the kernel by their names, as soft:hard or one number for both.").Matching(ulimitShape, "nofile=65536").Like(`{nofile: "1024:65536", nproc: 4096}`),
 		input.Map(&s.log, "log", "Where its output goes: driver, size and files, and other options of the driver by their names. Three files of 10m when it is left out.").
-			Matching(logShape, "size=10m"),
-		input.Map(&s.labels, "labels", "Labels of the containers, besides ours."),
+			Matching(logShape, "size=10m").Like("{size: 50m, files: 5}"),
+		input.Map(&s.labels, "labels", "Labels of the containers, besides ours.").Like("{team: shop}"),
 		input.List(&s.hosts, "extra-hosts", "Names that it finds in its /etc/hosts, as name:address; the address may be host-gateway.").Matching(hostShape, "db:10.0.0.7"),
-		input.Bool(&s.init, "init", "An init of the engine's is its first process, which ends orphans."),
-		input.Bool(&s.readOnly, "read-only", "It cannot write to its own files."),
-		input.Sections(&s.roles, "roles", "Parts of a release that have no traffic, such as the workers of a queue, by their names. They work while the release has all the traffic, and go forward and back with it.", (*role).inputs),
+		input.Bool(&s.init, "init", "An init of the engine's is its first process, which ends orphans.").Like("true"),
+		input.Bool(&s.readOnly, "read-only", "It cannot write to its own files.").Like("true"),
+		input.Sections(&s.roles, "roles", "Parts of a release that have no traffic, such as the workers of a queue, by their names. They work while the release has all the traffic, and go forward and back with it. What a role leaves out is as in the target.", (*role).inputs).Like("{job: {command: [work], order: stop-first}}"),
 		input.List(&s.dropped, "cap-drop", "Capabilities of the kernel that it does not get.").Matching(regexp.MustCompile(`^[A-Z_]+$`), "ALL"),
 		input.List(&s.security, "security-opt", "Options of the kernel's security modules.").Matching(securityShape, "no-new-privileges"),
 	}
@@ -130,16 +131,16 @@ func (s *spec) inputs() []input.Input {
 
 func (r *role) inputs() []input.Input {
 	return []input.Input{
-		input.Int(&r.replicas, "replicas", "How many containers it has.", 1, 100).Or("1"),
-		input.String(&r.order, "order", "Whether those of the release before are stopped first, for what must not run twice, or last.").OneOf(startFirst, stopFirst).Or(startFirst),
-		input.List(&r.entrypoint, "entrypoint", "The program with its arguments."),
-		input.List(&r.command, "command", "The arguments."),
-		input.Env(&r.env, "env", "Variables besides those of the environment."),
+		input.Int(&r.replicas, "replicas", "How many containers it has.", 1, 100).Or("1").Like("2"),
+		input.String(&r.order, "order", "Whether those of the release before are stopped first, for what must not run twice, or last.").OneOf(startFirst, stopFirst).Or(startFirst).Like("stop-first"),
+		input.List(&r.entrypoint, "entrypoint", "The program with its arguments.").Like("[/worker]"),
+		input.List(&r.command, "command", "The arguments.").Like("[work, --queue, orders]"),
+		input.Env(&r.env, "env", "Variables besides those of the environment.").Like("{QUEUE: orders, QUEUE_URL: {env: QUEUE_URL}}"),
 		input.String(&r.memory, "memory", "The most memory it may use.").Matching(sizeShape, "512m"),
 		input.String(&r.cpus, "cpus", "The most processors it may use.").Matching(regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`), "1.5"),
-		input.Map(&r.health, "healthcheck", "A check of the engine's own; none when it is left out.").Matching(healthShape, "interval=5s"),
+		input.Map(&r.health, "healthcheck", "A check of the engine's own; none when it is left out.").Matching(healthShape, "interval=5s").Like(`{command: "pgrep worker", interval: 10s}`),
 		input.String(&r.stopSignal, "stop-signal", "The signal that asks it to end.").Matching(regexp.MustCompile(`^SIG[A-Z0-9+-]+$`), "SIGQUIT"),
-		input.Duration(&r.stopTimeout, "stop-timeout", "How long it may take to end before it is killed; as long as drain when it is left out."),
+		input.Duration(&r.stopTimeout, "stop-timeout", "How long it may take to end before it is killed; as long as drain when it is left out.").Like("2m"),
 	}
 }
 
