@@ -135,7 +135,7 @@ func (r *objective) Reason() string {
 	case r.verdict != Unknown:
 		return r.reason
 	case r.seen.Requests == 0:
-		return "no check could be made"
+		return "nobody asked it: there was neither a check nor a request of a customer"
 	}
 	return fmt.Sprintf("%s: not enough to tell %s from %s", r.counted(), percent(r.o.Objective), percent(r.o.Intolerable))
 }

@@ -78,7 +78,7 @@ func TestObjective(t *testing.T) {
 	}{
 		{"all well", 5, none, Pass, 100, "0 of 500 failed in 10s; a release at 5 % would look this good"},
 		{"fully bad", 5, always, Fail, 1, "5 of 5 failed; a release that keeps to 1 % would look this bad less than once in"},
-		{"no data", 0, none, Unknown, 200, "no check could be made"},
+		{"no data", 0, none, Unknown, 200, "nobody asked it: there was neither a check nor a request of a customer"},
 		{"too little", 1, none, Pass, 200, "0 of 1"},
 		{"in between", 1, func(i int) int {
 			if i%50 == 0 {

@@ -200,8 +200,8 @@ func (f front) commands(servers []server, weights map[string]int) ([]string, err
 				}
 			}
 			if i < 0 {
-				return nil, fault.Inputf("haproxy: backend %s has no free slot", f.backend).
-					WithHint("add to it: %s", Slots)
+				return nil, fault.Inputf("haproxy: backend %s has no free slot: it has %d servers", f.backend, len(servers)).
+					WithHint("it needs as many for each of two releases as a release has replicas, and some more: %s, or a higher number there", Slots)
 			}
 			in = append(in, set(servers[i].name, fmt.Sprintf("addr %s port %d", at.Addr(), at.Port())))
 		}

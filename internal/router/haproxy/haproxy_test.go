@@ -65,7 +65,7 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	_, err = f.commands(servers, map[string]int{"10.1.0.1:1": 1, "10.1.0.2:1": 1, "10.1.0.3:1": 98, "10.0.0.8:80": 0})
-	if err == nil || err.Error() != "haproxy: backend shop has no free slot" {
+	if err == nil || err.Error() != "haproxy: backend shop has no free slot: it has 5 servers" {
 		t.Errorf("more releases than slots, beside a server that keeps its place: %v", err)
 	}
 	if _, err := f.commands(servers, map[string]int{"shop;shutdown sessions:1": 100}); err == nil {
@@ -106,7 +106,7 @@ func TestE2EFaults(t *testing.T) {
 	b := routertest.HAProxy(t, "")
 	ctx := t.Context()
 	err := front{socket: b.Socket, backend: b.Backend}.Shift(ctx, map[string]int{"127.0.0.1:18081": 100})
-	if err == nil || err.Error() != "haproxy: backend shop has no free slot" {
+	if err == nil || err.Error() != "haproxy: backend shop has no free slot: it has 0 servers" {
 		t.Errorf("no slots: %v", err)
 	}
 	if _, err = (front{socket: b.Socket, backend: "nobody"}).Weights(ctx); err == nil || !strings.Contains(err.Error(), "Can't find backend") {

@@ -289,7 +289,7 @@ func Adopt(kinds config.Kinds) step.Step {
 		dryRun bool
 	)
 	return command(kinds, "adopt", "Take over what the target knows into this ledger: the registry has moved, or was lost",
-		"Shows what is live there, where a rollback goes and what is in quarantine, and writes it into the ledger of the configuration. From then on "+
+		"Shows what is live there, where a rollback goes, and what was found bad and is in no ledger yet, and writes it into the ledger of the configuration. From then on "+
 			"the target belongs to this ledger, and refuses the former one.",
 		[]input.Input{
 			input.String(&reason, "reason", step.ReasonHelp),

@@ -153,9 +153,11 @@ func (m *maker) create(ctx context.Context, role string, number int) error {
 	maps.Copy(labels, map[string]string{labelDigest: string(r.Digest), labelPrint: string(r.Config), labelConfig: string(config),
 		labelSecrets: with.Secrets, labelRepository: r.Repository, labelVersion: r.Version, labelCommit: r.Commit,
 		labelNumber: m.by.Number.String(), labelRole: role, labelReplica: strconv.Itoa(number), labelLedger: m.env.Ledger})
-	at, err := s.publication(m.env.Routed)
-	if err != nil {
-		return err
+	var at network.PortBinding // nobody asks a job
+	if role == "" {
+		if at, err = s.publication(m.env.Routed); err != nil {
+			return err
+		}
 	}
 	log, err := m.log(ctx, s)
 	if err != nil {

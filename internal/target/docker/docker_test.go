@@ -299,7 +299,7 @@ func TestE2EHostileLabels(t *testing.T) {
 		if c.note != "" {
 			labels[labelNote] = c.note
 		}
-		volume := d.name() + c.volume
+		volume := d.env.Service + ".test" + c.volume
 		must(d.engine.VolumeCreate(ctx, client.VolumeCreateOptions{Name: volume, Labels: labels}))
 		want := "docker: volume " + volume + ": " + c.want
 		_, observe := d.Observe(ctx)

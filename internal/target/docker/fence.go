@@ -25,10 +25,12 @@ type held struct {
 
 // volume is the name of the one for a claim of this number.
 func (d *docker) volume(n plan.Number) string {
+	// With a dot, which neither of them has: shop in eu-prod is not shop-eu in prod.
+	name := fmt.Sprintf("%s.%s-claim", d.env.Service, d.env.Environment)
 	if n.Epoch > 0 {
-		return fmt.Sprintf("%s-claim-e%d-%d-%d", d.name(), n.Epoch, n.Seq, n.Sub)
+		name += fmt.Sprintf("-e%d", n.Epoch)
 	}
-	return fmt.Sprintf("%s-claim-%d-%d", d.name(), n.Seq, n.Sub)
+	return fmt.Sprintf("%s-%d-%d", name, n.Seq, n.Sub)
 }
 
 // held lists the claims, the highest first. That one is the record; the others are there for their notes, or were left

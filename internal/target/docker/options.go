@@ -186,8 +186,14 @@ func (s *spec) check(routed bool) error {
 			return fault.Inputf("target docker: secrets.%s: want the name of a file, for example db-password", name)
 		}
 	}
-	if len(s.health) > 0 && s.health["command"] == "" && s.health["disable"] == "" {
-		return fault.Inputf("target docker: healthcheck has no command").WithHint("for example command: curl -fs http://127.0.0.1:8080/health")
+	checks := map[string]map[string]string{"healthcheck": s.health}
+	for name, r := range s.roles {
+		checks["roles."+name+".healthcheck"] = r.health
+	}
+	for at, health := range checks {
+		if len(health) > 0 && health["command"] == "" && health["disable"] == "" {
+			return fault.Inputf("target docker: %s has no command", at).WithHint("for example command: curl -fs http://127.0.0.1:8080/health")
+		}
 	}
 	if !routed && s.replicas > 1 {
 		return fault.Inputf("target docker: replicas: without a router there is one container").WithHint("put a router in front")
