@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/backstep/backstep/internal/fault"
@@ -231,8 +232,9 @@ func (x *Executor) goBack(ctx context.Context, begin time.Time, out RolledBack, 
 	out.Moved, out.Changed = true, x.secretsChanged(out.Release)
 	x.log.Info("the traffic is back", "release", out.Release.Digest.Short(), "version", out.Release.Version,
 		"seconds", fmt.Sprintf("%.3f", out.Took.Seconds()))
+	disconnected := func() {}
 	if note.Condemn && out.Left.Digest != "" && out.Left.ID() != out.Release.ID() {
-		x.disconnect(ctx, claim.Token, out.Left)
+		disconnected = x.disconnect(ctx, claim.Token, out.Left)
 	}
 	failing := x.confirm(ctx, out.Release)
 	words := x.lastWords(ctx, out.Left.ID())
@@ -244,6 +246,7 @@ func (x *Executor) goBack(ctx context.Context, begin time.Time, out RolledBack, 
 		done.Seconds, done.Evidence = out.Took.Seconds(), strings.Trim(done.Evidence+"\n"+words, "\n")
 		return done, err
 	})
+	disconnected()
 	if unwritten != nil {
 		out.Unwritten = unwritten
 		x.sayUnwritten(unwritten)
@@ -258,14 +261,24 @@ func (x *Executor) goBack(ctx context.Context, begin time.Time, out RolledBack, 
 	return out, nil
 }
 
-// disconnect ends what customers still have open with a release that was found bad: kept connections would go on with it.
-func (x *Executor) disconnect(ctx context.Context, by plan.Token, bad release.Release) {
+// underWay is how long a request that a customer has sent already may take on a release that was found bad.
+const underWay = time.Second
+
+// disconnect ends what customers still have open with a release that was found bad, side by side with what follows: kept
+// connections would go on with it. The function that it returns waits for the end.
+func (x *Executor) disconnect(ctx context.Context, by plan.Token, bad release.Release) (wait func()) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
-	defer cancel()
+	var all sync.WaitGroup
 	for _, s := range x.sites {
-		if err := s.Router.Close(ctx, by, bad.ID()); err != nil {
-			x.log.Warn("connections with the release that was left stay open", "target", s.Name, "release", bad.Digest.Short(), "error", err)
-		}
+		all.Go(func() {
+			if err := s.Router.Close(ctx, by, bad.ID(), underWay); err != nil {
+				x.log.Warn("connections with the release that was left stay open", "target", s.Name, "release", bad.Digest.Short(), "error", err)
+			}
+		})
+	}
+	return func() {
+		all.Wait()
+		cancel()
 	}
 }
 
@@ -356,7 +369,7 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 			WithHint("the next run of any step finishes it; the runbook says what to look at")
 	}
 	if note.Condemn && out.Left.Digest != "" {
-		x.disconnect(ctx, claim.Token, out.Left)
+		defer x.disconnect(context.WithoutCancel(ctx), claim.Token, out.Left)()
 	}
 	out.Changed = x.secretsChanged(out.Release)
 	x.sayUnwritten(silent)

@@ -16,9 +16,9 @@ type Router interface {
 	// returns, new connections follow it. It is refused like a change of the target when by is not the token of the
 	// claim on the target.
 	Shift(ctx context.Context, by plan.Token, weights map[release.ID]int) error
-	// Close ends the connections that customers still have with a release that has no traffic any more. Nothing is left to end
-	// where a release without traffic is stopped.
-	Close(ctx context.Context, by plan.Token, id release.ID) error
+	// Close ends the connections that customers still have with a release that has no traffic any more: those with a request under
+	// way after the grace, all others at once. Nothing is left to end where a release without traffic is stopped.
+	Close(ctx context.Context, by plan.Token, id release.ID, grace time.Duration) error
 }
 
 // Front is a load balancer that stands in front of a target and knows addresses, not releases. An address is

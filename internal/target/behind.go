@@ -121,8 +121,8 @@ func (b behind) Employ(ctx context.Context, by plan.Token, id release.ID) error 
 	return Employ(ctx, b.Backend, by, id)
 }
 
-func (b behind) Close(ctx context.Context, by plan.Token, id release.ID) error {
-	return b.leave(ctx, by, id, 0, func(context.Context, plan.Token, release.ID, time.Duration) error { return nil })
+func (b behind) Close(ctx context.Context, by plan.Token, id release.ID, grace time.Duration) error {
+	return b.leave(ctx, by, id, grace, func(context.Context, plan.Token, release.ID, time.Duration) error { return nil })
 }
 
 func (b behind) Retire(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {

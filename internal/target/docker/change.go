@@ -199,7 +199,7 @@ func (d *docker) Shift(ctx context.Context, by plan.Token, weights map[release.I
 }
 
 // Close has nothing to do: what does not serve does not run.
-func (d *docker) Close(context.Context, plan.Token, release.ID) error { return nil }
+func (d *docker) Close(context.Context, plan.Token, release.ID, time.Duration) error { return nil }
 
 func (d *docker) Retire(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
 	return d.leave(ctx, by, id, drain, func(c container.InspectResponse) error { return d.remove(ctx, c.ID) })

@@ -242,8 +242,8 @@ func (c *client) Retire(ctx context.Context, by plan.Token, id release.ID, drain
 	return c.call(ctx, drain+stopTimeout, http.MethodPost, "/v1/retire", retireCall{by, id, drain, false}, nil)
 }
 
-func (c *client) Close(ctx context.Context, by plan.Token, id release.ID) error {
-	return c.call(ctx, c.limit, http.MethodPost, "/v1/close", retireCall{By: by, ID: id}, nil)
+func (c *client) Close(ctx context.Context, by plan.Token, id release.ID, grace time.Duration) error {
+	return c.call(ctx, grace+c.limit, http.MethodPost, "/v1/close", retireCall{By: by, ID: id, Drain: grace}, nil)
 }
 
 func (c *client) Park(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {

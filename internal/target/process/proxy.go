@@ -111,6 +111,16 @@ func (p *proxy) take(id release.ID) *route {
 	return r
 }
 
+// left is the way to a release that has no traffic any more, or nil.
+func (p *proxy) left(id release.ID) *route {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.backends[id]; r != nil && r.weight == 0 {
+		return r
+	}
+	return nil
+}
+
 // end ends the requests to the release, unless it has traffic.
 func (p *proxy) end(id release.ID) {
 	p.mu.Lock()

@@ -437,11 +437,15 @@ func (s *Supervisor) share(weights map[release.ID]int) error {
 
 func (s *Supervisor) close(_ context.Context, c retireCall) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.holds(c.By); err != nil {
+	err := s.holds(c.By)
+	s.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	s.proxy.end(c.ID)
+	if way := s.proxy.left(c.ID); way != nil {
+		way.drain(c.Drain, s.ending)
+		s.proxy.end(c.ID)
+	}
 	return nil
 }
 

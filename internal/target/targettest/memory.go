@@ -301,7 +301,7 @@ func (m *Memory) Shift(ctx context.Context, by plan.Token, weights map[release.I
 }
 
 // Close is described at router.Router.
-func (m *Memory) Close(ctx context.Context, by plan.Token, id release.ID) error {
+func (m *Memory) Close(ctx context.Context, by plan.Token, id release.ID, _ time.Duration) error {
 	return m.do(ctx, "close", func() error {
 		if err := m.holds(by); err != nil {
 			return err

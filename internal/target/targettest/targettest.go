@@ -561,11 +561,11 @@ func (s *suite) closes() {
 	s.must(s.Router.Shift(s.ctx, by, all(s.Good)))
 	done := s.Busy(s.Good.ID())
 	s.must(s.Router.Shift(s.ctx, by, all(s.Other)))
-	if err := s.Router.Close(s.ctx, old, s.Good.ID()); !errors.Is(err, target.ErrFenced) {
+	if err := s.Router.Close(s.ctx, old, s.Good.ID(), 0); !errors.Is(err, target.ErrFenced) {
 		s.t.Errorf("closed by an older token: %v", err)
 	}
-	s.must(s.Router.Close(s.ctx, by, s.Good.ID()))
-	s.must(s.Router.Close(s.ctx, by, s.Missing.ID())) // nobody has a connection with it
+	s.must(s.Router.Close(s.ctx, by, s.Good.ID(), 50*time.Millisecond))
+	s.must(s.Router.Close(s.ctx, by, s.Missing.ID(), 0)) // nobody has a connection with it
 	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
 	defer cancel()
 	if err := s.Target.Retire(ctx, by, s.Good.ID(), time.Minute); err != nil {
