@@ -71,17 +71,21 @@ type baking struct {
 // probe.
 func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	r := b.release
-	state, err := x.sites[0].Target.Observe(ctx)
+	in, err := x.sites[0].Target.Find(ctx, r.ID())
 	if err != nil {
 		return Evidence{}, err
 	}
-	in := state.Find(r.ID())
 	if in == nil {
 		return Evidence{}, fault.Errorf(fault.HalfWay, "%s is not on the target", r).
 			WithHint("deploy it again, or roll back")
 	}
 	if in.Phase == plan.Failed {
 		return Evidence{Verdict: verdict.Fail, Reason: dead(*in)}, nil
+	}
+	// Who else has traffic is good to know; a load balancer that is away is no reason to judge nobody.
+	state, err := x.sites[0].Target.Observe(ctx)
+	if err != nil {
+		x.log.Warn("who else has traffic is not known", "error", err)
 	}
 	asking, stop := context.WithCancel(ctx)
 	seen := Evidence{pending: &sync.WaitGroup{}}
