@@ -16,8 +16,8 @@ func NewProbed(c ComparisonOptions, o ObjectiveOptions) Rule {
 	return &probed{both: NewComparison(c), alone: NewObjective(o), bake: c.Bake}
 }
 
-// probeBlock is how long checks are judged together: a blip of half a second is one event.
-const probeBlock = time.Second
+// probeBlock is how long checks are judged together: a blip of a second is one event, or two.
+const probeBlock = 2 * time.Second
 
 // probed judges checks.
 type probed struct {
@@ -83,26 +83,36 @@ func (r *probed) Progress() (fail, pass float64) {
 // gates find what is plain: a release that has never answered well while the other one does, and one that was well and does not answer
 // any more. A silence of a second meets three half-seconds at most, and is no verdict by itself.
 type gates struct {
-	first  Pair // until the first success of the candidate
-	begun  bool // it had one
-	cells  [plainCells]Pair
-	number int64 // of the half-second that is under way
+	other  Counts  // of the baseline, all of them
+	first  Pair    // until the first success of the candidate
+	begun  bool    // it had one
+	cells  [8]Pair // of the half-seconds, the last one being under way
+	number int64   // of the half-second that is under way
 }
 
+// cell is the half-second that the gates count in.
+const cell = 500 * time.Millisecond
+
+// plain are the gates on what was well before: so many half-seconds in a row with a failure each, in which at least that share of the
+// checks has failed.
+var plain = [...]struct {
+	cells int
+	share float64
+}{{4, 0.75}, {8, 0.4}}
+
+// The other side is well when at most this share of its checks has failed in that time, and no more than usually of all so far: what
+// fails by nature is nothing plain.
 const (
-	cell       = 500 * time.Millisecond
-	plainCells = 4 // half-seconds in a row with a failure each
-	neverWell  = 3 // checks from the first on that have failed
+	quiet   = 0.1
+	usually = 0.05
 )
 
-// Of the checks in those half-seconds, at least plainShare have failed, and at most quietShare of the other side's.
-const (
-	plainShare = 0.45
-	quietShare = 0.1
-)
+// neverWell is how many checks from the first on make a fail of a release that has never answered well.
+const neverWell = 3
 
 // observe says why the candidate has plainly failed, or "".
 func (g *gates) observe(t Tick) string {
+	g.other = g.other.Add(t.Baseline)
 	if t.Candidate.Requests > t.Candidate.Errors {
 		g.begun = true
 	}
@@ -112,27 +122,28 @@ func (g *gates) observe(t Tick) string {
 			return fmt.Sprintf("%d of %d failed, from the first on%s", c.Errors, c.Requests, beside(b))
 		}
 	}
-	if n := int64(t.Elapsed / cell); n != g.number {
-		for range min(max(0, n-g.number), plainCells) {
-			copy(g.cells[:], g.cells[1:])
-			g.cells[plainCells-1] = Pair{}
-		}
-		g.number = n
+	newest := len(g.cells) - 1
+	n := int64(t.Elapsed / cell)
+	for range min(max(0, n-g.number), int64(len(g.cells))) {
+		copy(g.cells[:], g.cells[1:])
+		g.cells[newest] = Pair{}
 	}
-	last := &g.cells[plainCells-1]
-	*last = Pair{last.Candidate.Add(t.Candidate), last.Baseline.Add(t.Baseline)}
+	g.number = n
+	g.cells[newest] = Pair{g.cells[newest].Candidate.Add(t.Candidate), g.cells[newest].Baseline.Add(t.Baseline)}
 	var all Pair
-	for _, c := range g.cells {
-		if c.Candidate.Errors == 0 {
+	for i := range g.cells {
+		one := g.cells[newest-i]
+		if one.Candidate.Errors == 0 || float64(g.other.Errors) > usually*float64(g.other.Requests)+1 {
 			return ""
 		}
-		all = Pair{all.Candidate.Add(c.Candidate), all.Baseline.Add(c.Baseline)}
+		all = Pair{all.Candidate.Add(one.Candidate), all.Baseline.Add(one.Baseline)}
+		for _, p := range plain {
+			if c, b := all.Candidate, all.Baseline; i+1 == p.cells && float64(c.Errors) >= p.share*float64(c.Requests) && float64(b.Errors) <= quiet*float64(b.Requests) {
+				return fmt.Sprintf("%d of %d failed within %s%s", c.Errors, c.Requests, time.Duration(p.cells)*cell, beside(b))
+			}
+		}
 	}
-	c, b := all.Candidate, all.Baseline
-	if float64(c.Errors) < plainShare*float64(c.Requests) || float64(b.Errors) > quietShare*float64(b.Requests) {
-		return ""
-	}
-	return fmt.Sprintf("%d of %d failed within two seconds%s", c.Errors, c.Requests, beside(b))
+	return ""
 }
 
 func beside(b Counts) string {
