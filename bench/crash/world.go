@@ -66,6 +66,7 @@ environments:
     target: {kind: process, socket: %s}
     drain: 1s
     settle: 0s
+    try: 0s
     verify: {bake: 200ms, patience: 30s, probes: [{kind: http, rate: 500}]}
 `
 

@@ -50,6 +50,7 @@ environments:
     strategy: %s
     drain: 2s
     settle: 100ms
+    try: 0s
     verify: {bake: 2s, patience: 20s, probes: [{kind: http, rate: 100}]}
   solo:
     target: {kind: docker, port: 8080, publish: "127.0.0.1:%d"}
@@ -60,6 +61,7 @@ environments:
     strategy: %[5]s
     drain: 2s
     settle: 100ms
+    try: 0s
     verify: {bake: 3s, patience: 60s, probes: [{kind: haproxy, socket: %[3]s, backend: %[4]s}]}
 `, service, repository, balancer.Socket, balancer.Backend, strategy, solo)
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/backstep/backstep/internal/config"
@@ -18,19 +19,19 @@ const waiting = 256
 // collector adds up the checks of one tick.
 type collector struct {
 	mu      sync.Mutex
-	counts  verdict.Counts
+	counts  verdict.Pair
 	samples []string
 }
 
-func (c *collector) add(name string, r probe.Result) {
+// add adds what both sides said at one instant; other is nil when the other one could not be asked.
+func (c *collector) add(name string, r probe.Result, other *probe.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch r.Outcome {
-	case probe.Pass:
-		c.counts.Requests++
-	case probe.Fail:
-		c.counts.Requests++
-		c.counts.Errors++
+	if other != nil {
+		c.counts.Baseline = c.counts.Baseline.Add(counted(*other))
+	}
+	c.counts.Candidate = c.counts.Candidate.Add(counted(r))
+	if r.Outcome == probe.Fail {
 		sample := name + ": " + r.Got
 		for _, s := range c.samples {
 			if s == sample {
@@ -43,11 +44,22 @@ func (c *collector) add(name string, r probe.Result) {
 	}
 }
 
-func (c *collector) take() verdict.Counts {
+// counted is one check as a count; one that could not be made is none.
+func counted(r probe.Result) verdict.Counts {
+	switch r.Outcome {
+	case probe.Pass:
+		return verdict.Counts{Requests: 1}
+	case probe.Fail:
+		return verdict.Counts{Requests: 1, Errors: 1}
+	}
+	return verdict.Counts{}
+}
+
+func (c *collector) take() verdict.Pair {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	counts := c.counts
-	c.counts = verdict.Counts{}
+	c.counts = verdict.Pair{}
 	return counts
 }
 
@@ -58,8 +70,32 @@ func (c *collector) found() []string {
 	return slices.Clone(c.samples)
 }
 
-// ask checks at a fixed rate, whatever the answers take (open loop), one address after the other, until ctx is done.
-func ask(ctx context.Context, p config.ProbeConfig, addresses []string, into *collector) {
+// asked are the two sides of a check.
+type asked struct {
+	addresses []string                  // of the candidate, one after the other
+	other     *atomic.Pointer[[]string] // those of the release beside it; nil while it cannot be asked
+}
+
+// check asks both sides at one instant. The other one counts only when it was there before and after.
+func (a asked) check(ctx context.Context, p config.ProbeConfig, turn int) (result probe.Result, other *probe.Result) {
+	one, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	var both sync.WaitGroup
+	if others := a.other.Load(); others != nil {
+		both.Go(func() {
+			r := p.Probe.Check(one, (*others)[turn%len(*others)])
+			if r.Outcome == probe.Pass || a.other.Load() != nil {
+				other = &r
+			}
+		})
+	}
+	result = p.Probe.Check(one, a.addresses[turn%len(a.addresses)])
+	both.Wait()
+	return result, other
+}
+
+// ask checks at a fixed rate, whatever the answers take (open loop), until ctx is done.
+func ask(ctx context.Context, p config.ProbeConfig, of asked, into *collector) {
 	var checks sync.WaitGroup
 	defer checks.Wait()
 	slots := make(chan struct{}, waiting)
@@ -68,14 +104,11 @@ func ask(ctx context.Context, p config.ProbeConfig, addresses []string, into *co
 	for turn := 0; ; turn++ {
 		select {
 		case slots <- struct{}{}:
-			address := addresses[turn%len(addresses)]
 			checks.Go(func() {
 				defer func() { <-slots }()
-				one, cancel := context.WithTimeout(ctx, p.Timeout)
-				defer cancel()
-				result := p.Probe.Check(one, address)
+				result, other := of.check(ctx, p, turn)
 				if ctx.Err() == nil {
-					into.add(p.Name, result)
+					into.add(p.Name, result, other)
 				}
 			})
 		default: // the release answers none of so many: those that wait will say so

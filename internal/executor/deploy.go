@@ -195,7 +195,7 @@ func (x *Executor) planned(now sight, r release.Release) (plan.Plan, release.Rel
 			previous = live.Release
 		}
 	}
-	return plan.For(now.fleet[0], plan.Wanted{Release: r, Strategy: x.Config.Strategy, Weights: x.Config.Weights, Keep: keep}), previous
+	return plan.For(now.fleet[0], plan.Wanted{Release: r, Strategy: x.Config.Strategy, Try: x.Config.Try > 0 && len(x.triable()) > 0, Weights: x.Config.Weights, Keep: keep}), previous
 }
 
 // startDeploy writes the intent. The error is errMoved when the ledger has moved on since it was looked at.

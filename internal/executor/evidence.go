@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/backstep/backstep/internal/config"
@@ -56,16 +57,24 @@ type source struct {
 	said   verdict.Verdict
 }
 
-// bake takes evidence of r, a tick at a time, until the rules decide or duration and patience are over. One fail is
+// baking is what is judged, beside what, and for how long.
+type baking struct {
+	release            release.Release
+	other              *release.Release // it is asked too, while it is ready; nil is the one with the other part of the traffic, if any
+	alpha              float64          // the share of good releases that may get a fail
+	duration, patience time.Duration
+}
+
+// bake takes evidence of a release, a tick at a time, until the rules decide or duration and patience are over. One fail is
 // a fail; a pass requires all, each with its share of alpha. A release that has died has failed, whatever the evidence says.
 // When bake returns, checks may still be under way: Evidence.wait ends them. Nothing that follows from a verdict waits for a
 // probe.
-func (x *Executor) bake(ctx context.Context, r release.Release, duration, patience time.Duration) (Evidence, error) {
-	state, err := x.sites[0].Target.Observe(ctx)
+func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
+	r := b.release
+	in, err := x.sites[0].Target.Find(ctx, r.ID())
 	if err != nil {
 		return Evidence{}, err
 	}
-	in := state.Find(r.ID())
 	if in == nil {
 		return Evidence{}, fault.Errorf(fault.HalfWay, "%s is not on the target", r).
 			WithHint("deploy it again, or roll back")
@@ -73,13 +82,22 @@ func (x *Executor) bake(ctx context.Context, r release.Release, duration, patien
 	if in.Phase == plan.Failed {
 		return Evidence{Verdict: verdict.Fail, Reason: dead(*in)}, nil
 	}
+	// Who else has traffic is good to know; a load balancer that is away is no reason to judge nobody.
+	state, err := x.sites[0].Target.Observe(ctx)
+	if err != nil {
+		x.log.Warn("who else has traffic is not known", "error", err)
+	}
 	asking, stop := context.WithCancel(ctx)
 	seen := Evidence{pending: &sync.WaitGroup{}}
 	begin := time.Now()
 	checks := &collector{}
-	sources := x.sources(asking, seen.pending, checks, *in, beside(state, r), begin, duration, patience)
+	if served := beside(state, r); b.other == nil && served != nil {
+		b.other = &served.Release
+	}
+	of := asked{addresses: in.Addresses(), other: x.watchOther(asking, seen.pending, b.other)}
+	sources := x.sources(asking, seen.pending, checks, of, *in, beside(state, r), begin, b)
 	died := x.watchLife(asking, seen.pending, *in)
-	err = x.judge(ctx, &seen, sources, died, begin, duration, patience)
+	err = x.judge(ctx, &seen, sources, died, begin, b.duration, b.patience)
 	stop()
 	for _, s := range sources {
 		seen.Series = append(seen.Series, s.record)
@@ -168,6 +186,39 @@ func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first
 	return died
 }
 
+// watchOther keeps the addresses of the release beside the one that is judged, while it is ready on the first target.
+func (x *Executor) watchOther(ctx context.Context, running *sync.WaitGroup, other *release.Release) *atomic.Pointer[[]string] {
+	var at atomic.Pointer[[]string]
+	if other == nil || other.Digest == "" {
+		return &at
+	}
+	look := func() {
+		one, cancel := context.WithTimeout(ctx, lifeTimeout)
+		defer cancel()
+		in, err := x.sites[0].Target.Find(one, other.ID())
+		if err != nil || in == nil || in.Phase != plan.Ready || in.Address == "" {
+			at.Store(nil)
+			return
+		}
+		all := in.Addresses()
+		at.Store(&all)
+	}
+	look()
+	running.Go(func() {
+		pace := time.NewTicker(lifeEvery)
+		defer pace.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-pace.C:
+				look()
+			}
+		}
+	})
+	return &at
+}
+
 func dead(in plan.Instance) string { return "the release died: " + in.Reason }
 
 // unopened is why probes cannot be asked: their secrets are not set.
@@ -201,6 +252,20 @@ func every(period time.Duration) func(elapsed time.Duration) bool {
 	}
 }
 
+// One deploy has one alpha: these are the shares of its parts. Without a canary verify has that share as well.
+const (
+	alphaOfTry    = 0.1
+	alphaOfCanary = 0.4
+)
+
+// alphaOfVerify is what is left.
+func (x *Executor) alphaOfVerify() float64 {
+	if x.Config.Strategy == plan.Canary {
+		return (1 - alphaOfTry - alphaOfCanary) * x.Config.Verify.Alpha
+	}
+	return (1 - alphaOfTry) * x.Config.Verify.Alpha
+}
+
 const (
 	block         = time.Second     // in which the errors of customers may come together
 	pictured      = 60              // points of a picture
@@ -223,9 +288,9 @@ func beside(state plan.State, r release.Release) *plan.Instance {
 
 // sources starts to take all evidence there is of a release: the probes together, and each meter. A meter compares, when another
 // release has traffic beside it.
-func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *collector, in plan.Instance, other *plan.Instance,
-	begin time.Time, bake, patience time.Duration) []*source {
-	v := x.Config.Verify
+func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *collector, of asked, in plan.Instance, other *plan.Instance,
+	begin time.Time, b baking) []*source {
+	v, bake, patience := x.Config.Verify, b.duration, b.patience
 	var meters []config.ProbeConfig
 	rules := 0
 	for _, p := range v.Probes {
@@ -236,27 +301,29 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 			meters = append(meters, p)
 		} else {
 			rules = 1
-			askers.Go(func() { ask(ctx, p, in.Addresses(), checks) })
+			askers.Go(func() { ask(ctx, p, of, checks) })
 		}
 	}
-	share := v.Alpha / float64(rules+len(meters))
-	objective := func(every, block time.Duration) verdict.Rule {
-		return verdict.NewObjective(verdict.ObjectiveOptions{Objective: v.Objective, Intolerable: v.Intolerable,
-			Alpha: share, Beta: v.Beta, Bake: bake, Patience: patience, Tick: every, Block: block})
-	}
+	share := b.alpha / float64(rules+len(meters))
+	objective := verdict.ObjectiveOptions{Objective: v.Objective, Intolerable: v.Intolerable, Alpha: share, Beta: v.Beta, Bake: bake, Patience: patience,
+		Tick: block, Block: block}
+	comparison := verdict.ComparisonOptions{Harmless: v.Harmless, Intolerable: 2.5 * v.Harmless, Rate: v.Intolerable,
+		WarmUp: min(v.WarmUp, bake/3), Cold: verdict.Cold, Alpha: share, Beta: v.Beta, Bake: bake, Block: block}
 	var all []*source
 	if rules > 0 {
-		all = append(all, &source{record: ticks.Series{Name: "checks"}, rule: objective(tick, 0), take: func() []verdict.Tick {
-			return []verdict.Tick{{Elapsed: time.Since(begin), Candidate: checks.take()}}
+		all = append(all, &source{record: ticks.Series{Name: "checks"}, rule: verdict.NewProbed(comparison, objective), take: func() []verdict.Tick {
+			counts := checks.take()
+			return []verdict.Tick{{Elapsed: time.Since(begin), Candidate: counts.Candidate, Baseline: counts.Baseline}}
 		}})
 	}
 	for _, p := range meters {
-		s := &source{record: ticks.Series{Name: p.Name, Bounds: p.Meter.Bounds()}, rule: objective(max(p.Every, block), block)}
+		alone := objective
+		alone.Tick = max(p.Every, block)
+		s := &source{record: ticks.Series{Name: p.Name, Bounds: p.Meter.Bounds()}, rule: verdict.NewObjective(alone)}
 		subjects := []probe.Subject{subject(in)}
 		if other != nil {
 			subjects = append(subjects, subject(*other))
-			s.rule = verdict.NewComparison(verdict.ComparisonOptions{Harmless: v.Harmless, Intolerable: 2.5 * v.Harmless, Rate: v.Intolerable,
-				WarmUp: min(v.WarmUp, bake/3), Cold: verdict.Cold, Alpha: share, Beta: v.Beta, Bake: bake, Block: block})
+			s.rule = verdict.NewComparison(comparison)
 		}
 		reader := &reading{meter: p, of: subjects, begin: begin, log: x.log}
 		s.take = reader.taken
@@ -313,8 +380,9 @@ func way(sources []*source, at time.Duration) Way {
 
 // watchCanary waits for a pass between two weights. Anything else ends the deploy.
 func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
-	share := time.Duration(len(x.Config.Weights) + 1)
-	e, err := x.bake(ctx, r, x.Config.Verify.Bake/share, x.Config.Verify.Patience)
+	steps := len(x.Config.Weights)
+	e, err := x.bake(ctx, baking{release: r, alpha: alphaOfCanary * x.Config.Verify.Alpha / float64(steps),
+		duration: x.Config.Verify.Bake / time.Duration(steps+1), patience: x.Config.Verify.Patience})
 	if err != nil {
 		return err
 	}

@@ -111,6 +111,8 @@ func (x *Executor) apply(ctx context.Context, s wayback.Site, by plan.Token, op 
 		return s.Target.Stage(ctx, by, op.Release)
 	case plan.Await:
 		return wayback.Await(ctx, s.Target, op.Release, x.Config.ReadyTimeout, x.Config.Settle)
+	case plan.Try:
+		return x.try(ctx, s, op.Release)
 	case plan.Shift:
 		weights := map[release.ID]int{op.Release.ID(): op.Weight}
 		if op.From != nil && op.Weight < 100 {
@@ -139,6 +141,8 @@ func (x *Executor) deadline(p plan.Plan) time.Time {
 			bound += stageTimeout
 		case plan.Await:
 			bound += x.Config.ReadyTimeout + x.Config.Settle
+		case plan.Try:
+			bound += x.Config.Try + slack
 		case plan.Retire:
 			bound += x.Config.Drain
 		case plan.Watch:

@@ -313,7 +313,7 @@ func (x *Executor) confirm(ctx context.Context, to release.Release) error {
 	if !x.probed() {
 		return nil
 	}
-	e, err := x.bake(ctx, to, confirmations*tick, tick)
+	e, err := x.bake(ctx, baking{release: to, alpha: x.Config.Verify.Alpha, duration: confirmations * tick, patience: tick})
 	e.wait()
 	if err != nil {
 		x.log.Warn("the restored release could not be probed", "error", err)

@@ -552,7 +552,7 @@ func (r restarting) Find(ctx context.Context, id release.ID) (*plan.Instance, er
 	in, err := r.Memory.Find(ctx, id)
 	if in != nil && id == r.id {
 		*r.count++
-		in.Restarts = 1
+		in.Restarts = min(*r.count-1, 1)
 	}
 	return in, err
 }

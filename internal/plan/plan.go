@@ -150,6 +150,7 @@ type Verb string
 const (
 	Stage  Verb = "stage"  // start a release beside the one that serves
 	Await  Verb = "await"  // wait until it is ready, or has failed
+	Try    Verb = "try"    // ask it before a customer does
 	Shift  Verb = "shift"  // give it a share of the traffic; the rest stays with From
 	Watch  Verb = "watch"  // judge it at this share
 	Retire Verb = "retire" // drain and remove it
@@ -188,6 +189,7 @@ func (p Plan) String() string {
 type Wanted struct {
 	Release  release.Release
 	Strategy Strategy
+	Try      bool         // ask it before it gets traffic
 	Weights  []int        // canary: the percentages before 100, rising
 	Keep     []release.ID // stays on the target without traffic: the warm way back
 }
@@ -226,6 +228,9 @@ func For(current State, wanted Wanted) Plan {
 	}
 	if there != nil && there.Weight == 100 {
 		return append(p, last...)
+	}
+	if wanted.Try && wanted.Strategy != Recreate && (there == nil || there.Weight == 0) {
+		p = append(p, Operation{Do: Try, Release: wanted.Release})
 	}
 	var from *release.ID
 	if serving != nil && serving.Release.ID() != wanted.Release.ID() {

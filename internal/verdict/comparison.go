@@ -19,6 +19,7 @@ type ComparisonOptions struct {
 	Beta        float64       // at most this share of intolerable releases ever passes
 	Bake        time.Duration // no pass before it is over
 	Block       time.Duration // ticks are judged together until they are as long, because bursts last; 0 is each alone
+	ungated     bool          // its user has gates of its own
 }
 
 // Cold is the odds ratio that a release may have while it warms up, unless something else is said: three times the errors, and what comes
@@ -140,10 +141,10 @@ func (r *comparison) Observe(t Tick) Verdict {
 		in.block, in.begun = Tick{}, t.Elapsed
 	}
 	switch {
-	case in.streak.blocks >= gateBlocks && in.streak.Candidate.Requests >= gateRequests && in.streak.Baseline.Requests > 0:
+	case !r.o.ungated && in.streak.blocks >= gateBlocks && in.streak.Candidate.Requests >= gateRequests && in.streak.Baseline.Requests > 0:
 		r.verdict = Fail
 		r.reason = fmt.Sprintf("%s, and of late %d of %d: half or more", r.counted(), in.streak.Candidate.Errors, in.streak.Candidate.Requests)
-	case r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests && r.failing > 1 && 4*r.other.Errors < r.other.Requests:
+	case !r.o.ungated && r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests && r.failing > 1 && 4*r.other.Errors < r.other.Requests:
 		r.verdict, r.reason = Fail, r.counted()+": half or more"
 	case r.wealth >= 1/r.o.Alpha:
 		r.verdict = Fail

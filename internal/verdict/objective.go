@@ -15,7 +15,8 @@ type ObjectiveOptions struct {
 	Bake        time.Duration // no pass before it is over
 	Patience    time.Duration // how much longer to wait for enough evidence
 	Tick        time.Duration // about how often Observe is called, or the Block when there is one
-	Block       time.Duration // errors may come together within as long; 0 is one by one, as for checks of our own
+	Block       time.Duration // errors may come together within as long; 0 is one by one
+	ungated     bool          // its user has gates of its own
 }
 
 // The hard gate: half or more of at least gateRequests failing is a fail without statistics.
@@ -115,7 +116,7 @@ func (r *objective) Observe(t Tick) Verdict {
 	}
 	r.sure = r.pass(t.Candidate)
 	switch {
-	case r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests:
+	case !r.o.ungated && r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests:
 		r.verdict = Fail
 		r.reason = fmt.Sprintf("%s: half or more", r.counted())
 	case r.strength >= -math.Log(r.o.Alpha):

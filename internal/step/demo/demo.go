@@ -98,12 +98,12 @@ environments:
     drain: 1s
     settle: 500ms
     verify:
-      bake: 3s
+      bake: 5s
       probes: [{kind: http, path: /, rate: 50}]
 `
 
 // failsAfter is when 1.1.0 begins to fail: late enough to be live and under verification by then.
-const failsAfter = 2500 * time.Millisecond
+const failsAfter = 4 * time.Second
 
 // afterwards is how much longer the traffic goes on, to see that the service is really back.
 const afterwards = time.Second
@@ -156,7 +156,7 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool, picture s
 		screen: newScreen(rt.Stderr, &customers, picture != "")}
 	defer s.screen.close()
 
-	if err := s.deployed(ctx, "1.0.0", 0); err != nil {
+	if err := s.deployed(ctx, "1.0.0", 0, fault.Done); err != nil {
 		return err
 	}
 	sending, stop := context.WithCancel(ctx)
@@ -166,7 +166,14 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool, picture s
 	if _, err := s.step(ctx, "verify", fault.Done, "--environment", "production", "--on-fail", "rollback"); err != nil {
 		return err
 	}
-	if err := s.deployed(ctx, "1.1.0", failsAfter); err != nil {
+	// What fails from the first on is caught before a customer sees it; what fails later, only customers find.
+	if err := s.deployed(ctx, "1.0.1", time.Millisecond, fault.RolledBack); err != nil {
+		return err
+	}
+	if lost := customers.since(time.Time{}).failed; lost > 0 {
+		return fault.Errorf(fault.HalfWay, "the demo failed: customers lost %d requests to 1.0.1, which never got traffic", lost)
+	}
+	if err := s.deployed(ctx, "1.1.0", failsAfter, fault.Done); err != nil {
 		return err
 	}
 	verified, err := s.step(ctx, "verify", fault.RolledBack, "--environment", "production", "--on-fail", "rollback")
@@ -202,8 +209,8 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool, picture s
 	return recovered(r, sum)
 }
 
-// deployed builds, tags and deploys one version of the shop.
-func (s *stage) deployed(ctx context.Context, version string, failsAfter time.Duration) error {
+// deployed builds, tags and deploys one version of the shop, and wants the deploy to end with this code.
+func (s *stage) deployed(ctx context.Context, version string, failsAfter time.Duration, want fault.Code) error {
 	built, err := s.step(ctx, "build-image", fault.Done,
 		"--repository", s.repository, "--version", version, "--builder", "layers",
 		"--platform", runtime.GOOS+"/"+runtime.GOARCH, "--context", filepath.Dir(s.program),
@@ -217,7 +224,7 @@ func (s *stage) deployed(ctx context.Context, version string, failsAfter time.Du
 	if _, err := s.step(ctx, "semver-tag", fault.Done, "--image", image, "--version", version); err != nil {
 		return err
 	}
-	_, err = s.step(ctx, "deploy", fault.Done, "--environment", "production", "--image", image)
+	_, err = s.step(ctx, "deploy", want, "--environment", "production", "--image", image)
 	return err
 }
 

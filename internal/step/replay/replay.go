@@ -27,19 +27,29 @@ type options struct {
 	harmless, intolerable, bursts float64
 }
 
+// block is how long verify judges ticks together.
+const block = time.Second
+
+// comparison is the comparison as verify runs it.
+func (o options) comparison() verdict.ComparisonOptions {
+	return verdict.ComparisonOptions{Harmless: o.harmless, Intolerable: o.intolerable, Rate: min(5*o.objective, 0.9),
+		WarmUp: o.warmUp, Cold: verdict.Cold, Dispersion: o.bursts, Alpha: o.alpha, Beta: o.beta, Bake: o.bake, Block: block}
+}
+
+// standard is the objective, likewise.
+func (o options) standard() verdict.ObjectiveOptions {
+	return verdict.ObjectiveOptions{Objective: o.objective, Intolerable: min(5*o.objective, 0.9),
+		Alpha: o.alpha, Beta: o.beta, Bake: o.bake, Patience: o.bake, Tick: block, Block: block}
+}
+
 // rules are the rules that there are, in the order of the help.
 var rules = []struct {
 	name string
 	make func(options) verdict.Rule
 }{
-	{"comparison", func(o options) verdict.Rule {
-		return verdict.NewComparison(verdict.ComparisonOptions{Harmless: o.harmless, Intolerable: o.intolerable, Rate: min(5*o.objective, 0.9),
-			WarmUp: o.warmUp, Cold: verdict.Cold, Dispersion: o.bursts, Alpha: o.alpha, Beta: o.beta, Bake: o.bake})
-	}},
-	{"objective", func(o options) verdict.Rule {
-		return verdict.NewObjective(verdict.ObjectiveOptions{Objective: o.objective, Intolerable: min(5*o.objective, 0.9),
-			Alpha: o.alpha, Beta: o.beta, Bake: o.bake, Patience: o.bake, Tick: time.Second})
-	}},
+	{"comparison", func(o options) verdict.Rule { return verdict.NewComparison(o.comparison()) }},
+	{"objective", func(o options) verdict.Rule { return verdict.NewObjective(o.standard()) }},
+	{"probed", func(o options) verdict.Rule { return verdict.NewProbed(o.comparison(), o.standard()) }},
 	{"argo", func(options) verdict.Rule { return verdict.Argo() }},
 	{"flagger", func(options) verdict.Rule { return verdict.Flagger() }},
 	{"kayenta", func(options) verdict.Rule { return verdict.Kayenta() }},

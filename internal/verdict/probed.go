@@ -1,0 +1,154 @@
+package verdict
+
+import (
+	"fmt"
+	"time"
+)
+
+// NewProbed is the rule for checks of our own, which ask the release and the one before it at the same instants: their ticks have
+// both sides, and are compared. While the other one is not there to be asked a tick has the candidate only, and is judged by the
+// objective. Two gates are for what is plain, and need no statistics.
+func NewProbed(c ComparisonOptions, o ObjectiveOptions) Rule {
+	c.Block, o.Block = probeBlock, probeBlock
+	c.ungated, o.ungated = true, true
+	// A fail of either is a fail: each gets half of the false alarms.
+	c.Alpha, o.Alpha = c.Alpha/2, o.Alpha/2
+	return &probed{both: NewComparison(c), alone: NewObjective(o), bake: c.Bake}
+}
+
+// probeBlock is how long checks are judged together: a blip of a second is one event, or two.
+const probeBlock = 2 * time.Second
+
+// probed judges checks.
+type probed struct {
+	both, alone Rule
+	bake        time.Duration
+	gates       gates
+	compared    bool // a tick had both sides
+	verdict     Verdict
+	reason      string
+}
+
+func (r *probed) Observe(t Tick) Verdict {
+	if r.verdict != Unknown {
+		return r.verdict
+	}
+	if r.reason = r.gates.observe(t); r.reason != "" {
+		r.verdict = Fail
+		return Fail
+	}
+	switch {
+	case t.Baseline.Requests > 0:
+		r.compared = true
+		r.said(r.both, t)
+	case t.Candidate.Requests > 0:
+		r.said(r.alone, t)
+	default: // time goes on
+		r.said(r.both, t)
+		if r.verdict == Unknown && !r.compared {
+			r.said(r.alone, t)
+		}
+	}
+	return r.verdict
+}
+
+// said lets a rule see a tick. The objective alone passes only what was never compared.
+func (r *probed) said(rule Rule, t Tick) {
+	v := rule.Observe(t)
+	if v == Unknown || v == Pass && rule == r.alone && r.compared {
+		return
+	}
+	r.verdict, r.reason = v, rule.Reason()
+}
+
+func (r *probed) Reason() string {
+	switch {
+	case r.verdict != Unknown:
+		return r.reason
+	case r.compared:
+		return r.both.Reason()
+	}
+	return r.alone.Reason()
+}
+
+func (r *probed) Progress() (fail, pass float64) {
+	fail, pass = r.both.Progress()
+	aloneFail, alonePass := r.alone.Progress()
+	if !r.compared {
+		pass = alonePass
+	}
+	return max(fail, aloneFail), pass
+}
+
+// gates find what is plain: a release that has never answered well while the other one does, and one that was well and does not answer
+// any more. A silence of a second meets three half-seconds at most, and is no verdict by itself.
+type gates struct {
+	other  Counts  // of the baseline, all of them
+	first  Pair    // until the first success of the candidate
+	begun  bool    // it had one
+	cells  [8]Pair // of the half-seconds, the last one being under way
+	number int64   // of the half-second that is under way
+}
+
+// cell is the half-second that the gates count in.
+const cell = 500 * time.Millisecond
+
+// plain are the gates on what was well before: so many half-seconds in a row with a failure each, in which at least that share of the
+// checks has failed.
+var plain = [...]struct {
+	cells int
+	share float64
+}{{4, 0.75}, {8, 0.4}}
+
+// The other side is well when at most this share of its checks has failed in that time, and no more than usually of all so far: what
+// fails by nature is nothing plain.
+const (
+	quiet   = 0.1
+	usually = 0.05
+)
+
+// neverWell is how many checks from the first on make a fail of a release that has never answered well.
+const neverWell = 3
+
+// observe says why the candidate has plainly failed, or "".
+func (g *gates) observe(t Tick) string {
+	g.other = g.other.Add(t.Baseline)
+	if t.Candidate.Requests > t.Candidate.Errors {
+		g.begun = true
+	}
+	if !g.begun {
+		g.first = Pair{g.first.Candidate.Add(t.Candidate), g.first.Baseline.Add(t.Baseline)}
+		if c, b := g.first.Candidate, g.first.Baseline; c.Requests >= neverWell && (b.Requests == 0 || b.Errors == 0) {
+			return fmt.Sprintf("%d of %d failed, from the first on%s", c.Errors, c.Requests, beside(b))
+		}
+	}
+	newest := len(g.cells) - 1
+	n := int64(t.Elapsed / cell)
+	for range min(max(0, n-g.number), int64(len(g.cells))) {
+		copy(g.cells[:], g.cells[1:])
+		g.cells[newest] = Pair{}
+	}
+	g.number = n
+	g.cells[newest] = Pair{g.cells[newest].Candidate.Add(t.Candidate), g.cells[newest].Baseline.Add(t.Baseline)}
+	var all Pair
+	for i := range g.cells {
+		one := g.cells[newest-i]
+		if one.Candidate.Errors == 0 || float64(g.other.Errors) > usually*float64(g.other.Requests)+1 {
+			return ""
+		}
+		all = Pair{all.Candidate.Add(one.Candidate), all.Baseline.Add(one.Baseline)}
+		for _, p := range plain {
+			if c, b := all.Candidate, all.Baseline; i+1 == p.cells && float64(c.Errors) >= p.share*float64(c.Requests) && float64(b.Errors) <= quiet*float64(b.Requests) {
+				return fmt.Sprintf("%d of %d failed within %s%s", c.Errors, c.Requests, time.Duration(p.cells)*cell, beside(b))
+			}
+		}
+	}
+	return ""
+}
+
+func beside(b Counts) string {
+	if b.Requests == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", and of the other release %d of %d", b.Errors, b.Requests)
+}

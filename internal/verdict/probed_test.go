@@ -1,0 +1,172 @@
+package verdict
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// The checks of these tests: ten a second of each side, read every 50 ms, for three minutes, with the options that verify has by default.
+const (
+	checkEvery = 100 * time.Millisecond
+	readEvery  = 50 * time.Millisecond
+	watched    = 3 * time.Minute
+)
+
+func defaultProbed() Rule {
+	const alpha, beta = 0.009, 0.01
+	return NewProbed(ComparisonOptions{Harmless: 1, Intolerable: 2.5, Rate: 0.05, WarmUp: time.Minute, Cold: Cold, Alpha: alpha, Beta: beta, Bake: watched},
+		ObjectiveOptions{Objective: 0.01, Intolerable: 0.05, Alpha: alpha, Beta: beta, Bake: watched, Tick: time.Second})
+}
+
+// law says how likely a check of each side fails at a time.
+type law func(at time.Duration, r *rand.Rand) (candidate, baseline float64)
+
+// judged runs a rule over one deploy of the law: the verdict, and when it came.
+func judged(seed uint64, l law) (Verdict, time.Duration) {
+	r := rand.New(rand.NewPCG(seed, 11))
+	rule := defaultProbed()
+	check := func(p float64) Counts {
+		if r.Float64() < p {
+			return Counts{1, 1}
+		}
+		return Counts{1, 0}
+	}
+	for at := readEvery; at <= watched; at += readEvery {
+		t := Tick{Elapsed: at}
+		if at%checkEvery == 0 {
+			c, b := l(at, r)
+			t.Candidate, t.Baseline = check(c), check(b)
+		}
+		if v := rule.Observe(t); v != Unknown {
+			return v, at
+		}
+	}
+	return Unknown, watched
+}
+
+// silent is 1 within the silence that begins at start.
+func silent(at, start, length time.Duration) float64 {
+	if at >= start && at < start+length {
+		return 1
+	}
+	return 0
+}
+
+// A good release is one that does as the one before it does.
+func TestProbedLeavesGoodReleasesAlone(t *testing.T) {
+	natural := func(p float64) law {
+		return func(time.Duration, *rand.Rand) (float64, float64) { return p, p }
+	}
+	blips := func(length, apart time.Duration) func(seed uint64) law {
+		return func(seed uint64) law {
+			first := time.Duration(rand.New(rand.NewPCG(seed, 3)).Int64N(int64(apart)))
+			return func(at time.Duration, _ *rand.Rand) (float64, float64) {
+				return silent((at+apart-first)%apart, 0, length), 0
+			}
+		}
+	}
+	same := func(l law) func(uint64) law { return func(uint64) law { return l } }
+	for name, l := range map[string]func(seed uint64) law{
+		"no errors":                      same(natural(0)),
+		"a natural rate of 1 %":          same(natural(0.01)),
+		"a natural rate of 2 %":          same(natural(0.02)),
+		"a natural rate of 5 %":          same(natural(0.05)),
+		"a natural rate of 20 %":         same(natural(0.2)),
+		"a silence of 300 ms a minute":   blips(300*time.Millisecond, time.Minute),
+		"a silence of a second a minute": blips(time.Second, time.Minute),
+		"a dependency down for ten seconds": same(func(at time.Duration, _ *rand.Rand) (float64, float64) {
+			p := silent(at, 20*time.Second, 10*time.Second)
+			return p, p
+		}),
+		"a dependency half down": same(func(at time.Duration, _ *rand.Rand) (float64, float64) {
+			p := silent(at, 20*time.Second, time.Minute) / 2
+			return p, p
+		}),
+		"bursts of both sides for themselves": func(seed uint64) law {
+			// Each side is worse for two seconds now and then.
+			var until [2]time.Duration
+			return func(at time.Duration, r *rand.Rand) (float64, float64) {
+				var p [2]float64
+				for i := range p {
+					if at >= until[i] && r.Float64() < 0.002 {
+						until[i] = at + 2*time.Second
+					}
+					if at < until[i] {
+						p[i] = 0.3
+					}
+				}
+				return p[0], p[1]
+			}
+		},
+	} {
+		const runs = 1000
+		alarms := 0
+		for seed := range uint64(runs) {
+			if v, _ := judged(seed, l(seed)); v == Fail {
+				alarms++
+			}
+		}
+		if float64(alarms) > 0.015*runs {
+			t.Errorf("%s: %d of %d good releases were found bad", name, alarms, runs)
+		}
+	}
+}
+
+// What is plain is found fast, and what is worse within the time that it takes to tell.
+func TestProbedFindsBadReleases(t *testing.T) {
+	from := func(start time.Duration, p, base float64) law {
+		return func(at time.Duration, _ *rand.Rand) (float64, float64) {
+			if at < start {
+				return base, base
+			}
+			return p, base
+		}
+	}
+	for name, c := range map[string]struct {
+		law    law
+		start  time.Duration
+		within time.Duration // from then on, in nine of ten runs
+	}{
+		"never a success":            {from(0, 1, 0), 0, 350 * time.Millisecond},
+		"fails after a minute":       {from(time.Minute, 1, 0), time.Minute, 2100 * time.Millisecond},
+		"fails, and 2 % are natural": {from(30*time.Second, 1, 0.02), 30 * time.Second, 2100 * time.Millisecond},
+		"half of it fails":           {from(30*time.Second, 0.5, 0), 30 * time.Second, 10 * time.Second},
+		"a fifth of it fails":        {from(70*time.Second, 0.2, 0), 70 * time.Second, 30 * time.Second},
+		"a tenth of it fails":        {from(0, 0.1, 0), 0, 90 * time.Second},
+	} {
+		const runs = 200
+		late := 0
+		for seed := range uint64(runs) {
+			v, at := judged(seed, c.law)
+			if v != Fail || at > c.start+c.within {
+				late++
+			}
+			if v == Fail && at < c.start {
+				t.Fatalf("%s: found %s before it began", name, c.start-at)
+			}
+		}
+		if late > runs/10 {
+			t.Errorf("%s: %d of %d were not found within %s", name, late, runs, c.within)
+		}
+	}
+}
+
+// While the release before it is not there, the objective judges; and what was compared once is passed by the comparison only.
+func TestProbedAlone(t *testing.T) {
+	rule := defaultProbed()
+	for at := checkEvery; at <= watched; at += checkEvery {
+		rule.Observe(Tick{Elapsed: at, Candidate: Counts{1, 0}})
+	}
+	if v := rule.Observe(Tick{Elapsed: watched + time.Second}); v != Pass {
+		t.Errorf("alone and well: %v, %s", v, rule.Reason())
+	}
+	rule = defaultProbed()
+	rule.Observe(Tick{Elapsed: time.Second, Candidate: Counts{1, 0}, Baseline: Counts{1, 0}})
+	for at := 2 * time.Second; at <= 4*time.Second; at += checkEvery {
+		rule.Observe(Tick{Elapsed: at, Candidate: Counts{1, 1}})
+	}
+	if v := rule.Observe(Tick{Elapsed: 5 * time.Second}); v != Fail {
+		t.Errorf("it fails since the other one is gone: %v, %s", v, rule.Reason())
+	}
+}
