@@ -48,7 +48,7 @@ func newDockerHost(t *testing.T) *dockerHost {
 	tm.rewrite("service: shop", "service: "+h.shop, "service: erp", "service: "+h.erp, "registry.example.com", registry,
 		"/run/haproxy/admin.sock", socket, "/var/lib/haproxy/state", filepath.Join(root, "state"),
 		"bind :80", fmt.Sprintf("bind :::%d v4v6", port), "erp.example.com", "localhost",
-		"bake: 30s", "bake: 2s\n      patience: 60s", "rate: 20", "rate: 100")
+		"bake: 30s", "bake: 12s\n      patience: 60s", "rate: 20", "rate: 100")
 	if os.Geteuid() != 0 { // nobody else can be somebody else
 		tm.rewrite("    user haproxy\n", "", "    group haproxy\n", "", " group haproxy", "")
 	}
@@ -200,7 +200,7 @@ func (h *dockerHost) takesBack() {
 	lives, events := h.lives(h.erp), h.backstep(0, "erp", "history")
 	h.orders.start()
 	h.notices.start()
-	said := h.release(5, "shop", "1.1.0", "fail")
+	said := h.release(5, "shop", "1.1.0", "tired")
 	h.orders.stop()
 	h.notices.stop()
 	if !regexp.MustCompile(`(?m)^rolled-back-to=.*/acme/shop@sha256:`).MatchString(said) {

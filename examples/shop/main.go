@@ -15,11 +15,14 @@ import (
 var (
 	name    = "shop"
 	version = "0.0.0"
-	does    = "work" // fail: every order is answered 500; late: the same after three seconds; limp: one in four is; crash: it ends at once; die: it ends after three seconds; brief: it ends a second after it listens; idle: its job ends at once; sick: its HEALTHCHECK fails
+	does    = "work" // fail: every order is answered 500; late: the same after three seconds; tired: the same after twelve; limp: one in four is; crash: it ends at once; die: it ends after three seconds; brief: it ends a second after it listens; idle: its job ends at once; sick: its HEALTHCHECK fails
 )
 
-// lateness is how long a release that is late to fail works well.
-const lateness = 3 * time.Second
+// lateness is how long a release that is late to fail works well, and stamina how long one that gets tired does.
+const (
+	lateness = 3 * time.Second
+	stamina  = 12 * time.Second
+)
 
 // orders counts them.
 var orders atomic.Int64
@@ -59,7 +62,7 @@ func main() {
 		if digest := os.Getenv("BACKSTEP_RELEASE"); len(digest) > 19 {
 			w.Header().Set("X-Backstep-Release", digest[7:19])
 		}
-		if does == "fail" || does == "late" && time.Since(begin) > lateness || does == "limp" && orders.Add(1)%4 == 0 {
+		if does == "fail" || does == "late" && time.Since(begin) > lateness || does == "tired" && time.Since(begin) > stamina || does == "limp" && orders.Add(1)%4 == 0 {
 			http.Error(w, version+": the orders are lost", http.StatusInternalServerError)
 			return
 		}

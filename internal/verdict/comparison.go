@@ -131,7 +131,7 @@ func (r *comparison) Observe(t Tick) Verdict {
 	}
 	in := r.regions[t.Region]
 	if in == nil {
-		in = &region{begun: t.Elapsed}
+		in = &region{begun: min(0, t.Elapsed)}
 		r.regions[t.Region] = in
 	}
 	if r.o.Block == 0 {

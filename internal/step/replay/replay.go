@@ -27,19 +27,15 @@ type options struct {
 	harmless, intolerable, bursts float64
 }
 
-// block is how long verify judges ticks together.
-const block = time.Second
-
-// comparison is the comparison as verify runs it.
+// comparison is the comparison, and standard the objective, of the options.
 func (o options) comparison() verdict.ComparisonOptions {
 	return verdict.ComparisonOptions{Harmless: o.harmless, Intolerable: o.intolerable, Rate: min(5*o.objective, 0.9),
-		WarmUp: o.warmUp, Cold: verdict.Cold, Dispersion: o.bursts, Alpha: o.alpha, Beta: o.beta, Bake: o.bake, Block: block}
+		WarmUp: o.warmUp, Cold: verdict.Cold, Dispersion: o.bursts, Alpha: o.alpha, Beta: o.beta, Bake: o.bake}
 }
 
-// standard is the objective, likewise.
 func (o options) standard() verdict.ObjectiveOptions {
 	return verdict.ObjectiveOptions{Objective: o.objective, Intolerable: min(5*o.objective, 0.9),
-		Alpha: o.alpha, Beta: o.beta, Bake: o.bake, Patience: o.bake, Tick: block, Block: block}
+		Alpha: o.alpha, Beta: o.beta, Bake: o.bake, Patience: o.bake, Tick: time.Second}
 }
 
 // rules are the rules that there are, in the order of the help.
