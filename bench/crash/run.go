@@ -24,6 +24,7 @@ type run struct {
 	point     string        // where it is killed: the name of a point, or which one by number; "" is not
 	after     time.Duration // when it is killed; 0 is not
 	elsewhere bool          // on what it takes for another machine
+	secret    string        // what it configures releases with
 }
 
 // scene is what the points depend on which the run passes.
@@ -62,7 +63,7 @@ func (w *world) start(ctx context.Context, r run) (outcome, error) {
 	cmd := exec.CommandContext(ctx, w.program, append([]string{r.step}, r.args...)...)
 	cmd.Dir = w.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "BACKSTEP_HOST=plain", "BACKSTEP_ACTOR=crash", "BACKSTEP_RUN=" + r.id,
-		"BACKSTEP_ENVIRONMENT=" + string(w.env), "BACKSTEP_POINTS=" + points, "BACKSTEP_KILL=" + strings.ReplaceAll(r.point, " ", "-")}
+		"BACKSTEP_ENVIRONMENT=" + string(w.env), "BACKSTEP_POINTS=" + points, "SHOP_SECRET=" + r.secret, "BACKSTEP_KILL=" + strings.ReplaceAll(r.point, " ", "-")}
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if r.elsewhere {

@@ -18,15 +18,25 @@ func (w *world) chance(share float64) bool { return w.random.Float64() < share }
 // named makes a run out of a step and its arguments.
 func (w *world) named(step string, args ...string) run {
 	w.runs++
-	return run{id: fmt.Sprintf("%s-%d", w.env, w.runs), step: step, args: args}
+	args = append(args, "--config", w.colour+".yml")
+	return run{id: fmt.Sprintf("%s-%s-%d", w.service, w.env, w.runs), step: step, args: args, secret: w.secret}
 }
 
+// colours are what releases can be configured with.
+var colours = []string{"red", "green", "blue"}
+
+// deploy is one with the configuration of now, or with another one from now on.
 func (w *world) deploy(s shop, more ...string) run {
-	args := append([]string{"--allow-older", "--image", w.repository + ":" + s.version}, more...)
-	if w.chance(0.35) {
-		args = append(args, "--config", "canary.yml")
+	if w.chance(0.3) {
+		w.colour = colours[w.random.IntN(len(colours))]
 	}
-	r := w.named("deploy", args...)
+	if w.chance(0.1) {
+		w.secret = fmt.Sprint("secret-", w.random.IntN(1e6))
+	}
+	r := w.named("deploy", append([]string{"--allow-older", "--image", w.repository + ":" + s.version}, more...)...)
+	if w.chance(0.35) {
+		r.args[len(r.args)-1] = w.colour + canary
+	}
 	r.about = s
 	return r
 }
@@ -52,7 +62,7 @@ func (w *world) next(s ledger.Snapshot) run {
 	}
 	if len(s.Quarantined) > 0 && (len(s.Quarantined) > 2 || w.chance(0.3)) {
 		q := s.Quarantined[w.random.IntN(len(s.Quarantined))]
-		return w.named("lift", "--reason", "drill", "--digest", string(q.Release.Digest))
+		return w.named("lift", "--reason", "drill", "--digest", string(q.Release.ID()))
 	}
 	bad := shopOf(s.Live.Release.Version).bad
 	if bad && w.chance(0.85) || !s.Live.Good && w.chance(0.6) {
@@ -70,7 +80,11 @@ func (w *world) next(s ledger.Snapshot) run {
 		return w.named("rollback", "--reason", byHand)
 	case what < 0.96 && len(good) > 0:
 		to := good[w.random.IntN(len(good))]
-		return w.named("rollback", "--reason", byHand, "--to", to.Version)
+		name := to.Version // the newest configuration of it
+		if w.chance(0.5) {
+			name = string(to.ID())
+		}
+		return w.named("rollback", "--reason", byHand, "--to", name)
 	}
 	return w.named("freeze", "--reason", "drill")
 }

@@ -41,6 +41,7 @@ const image = "/acme/shop"
 
 // world is one environment with its own target, and its own weather in front of a registry that all worlds share.
 type world struct {
+	service                  string
 	env                      release.Environment
 	dir, program, repository string
 	random                   *rand.Rand
@@ -51,6 +52,9 @@ type world struct {
 	verbose                  bool
 
 	runs     int
+	colour   string  // what releases are configured with now
+	secret   string  // likewise
+	looked   int     // how many events there were at the last look
 	points   *points // shared by all worlds
 	promises []promise
 	last     []string // what the last steps were, and how they ended
@@ -64,6 +68,7 @@ repository: %s
 environments:
   %s:
     target: {kind: process, socket: %s}
+    env: {SHOP_COLOUR: %s, SHOP_TOKEN: {env: SHOP_SECRET}}
     drain: 1s
     settle: 0s
     verify: {bake: 200ms, patience: 30s, probes: [{kind: http, rate: 500}]}
@@ -72,6 +77,7 @@ environments:
 // newWorld makes the world numbered n below dir; what it returns besides ends it.
 func newWorld(ctx context.Context, dir, program, upstream string, seed uint64, n int) (*world, func(), error) {
 	w := &world{env: release.Environment(fmt.Sprintf("world%d", n)), dir: filepath.Join(dir, fmt.Sprint(n)), program: program,
+		service: "shop", colour: colours[0], secret: "first",
 		random: rand.New(rand.NewPCG(seed, uint64(n)))}
 	if err := os.Mkdir(w.dir, 0o700); err != nil {
 		return nil, nil, err
@@ -81,7 +87,7 @@ func newWorld(ctx context.Context, dir, program, upstream string, seed uint64, n
 		return nil, nil, err
 	}
 	w.weather, w.repository = sky, sky.host()+image
-	w.past = newPast(upstream+image, w.env)
+	w.past = newPast(upstream+image, w.service, w.env)
 	socket := filepath.Join(dir, fmt.Sprint("s", n)) // a socket's path has to be short
 	supervisor, err := process.NewSupervisor(process.SupervisorOptions{Dir: filepath.Join(w.dir, "target"), Socket: socket,
 		Listen: "127.0.0.1:0", Ready: "/ready", Registry: registry.New(), Log: slog.New(slog.DiscardHandler)})
@@ -90,10 +96,7 @@ func newWorld(ctx context.Context, dir, program, upstream string, seed uint64, n
 		return nil, nil, err
 	}
 	w.customers = &customers{url: "http://" + supervisor.Address()}
-	text := fmt.Sprintf(configuration, w.repository, w.env, socket)
-	canary := strings.ReplaceAll(text, "    drain: 1s\n", "    drain: 1s\n    strategy: canary\n    weights: [20]\n")
-	err = errors.Join(os.WriteFile(filepath.Join(w.dir, "backstep.yml"), []byte(text), 0o600),
-		os.WriteFile(filepath.Join(w.dir, "canary.yml"), []byte(canary), 0o600))
+	err = w.configure(func(colour string) string { return fmt.Sprintf(configuration, w.repository, w.env, socket, colour) })
 	running, stop := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() {
@@ -106,6 +109,21 @@ func newWorld(ctx context.Context, dir, program, upstream string, seed uint64, n
 		parts.Wait()
 		sky.close()
 	}, err
+}
+
+// canary is the end of the name of a configuration with that strategy.
+const canary = "-canary.yml"
+
+// configure writes the world's configurations, one of each colour, and the same as a canary.
+func (w *world) configure(text func(colour string) string) error {
+	var faults []error
+	for _, colour := range colours {
+		plain := text(colour)
+		weighted := strings.ReplaceAll(plain, "    drain: 1s\n", "    drain: 1s\n    strategy: canary\n    weights: [20]\n")
+		faults = append(faults, os.WriteFile(filepath.Join(w.dir, colour+".yml"), []byte(plain), 0o600),
+			os.WriteFile(filepath.Join(w.dir, colour+canary), []byte(weighted), 0o600))
+	}
+	return errors.Join(faults...)
 }
 
 // buildProgram builds backstep with the points at which it can be killed.
