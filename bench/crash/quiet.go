@@ -27,6 +27,7 @@ func (w *world) heal(ctx context.Context) error {
 	if w.chance(0.3) {
 		r = w.deploy(w.some(false))
 	}
+	defer w.hold(sky{})()
 	outcomes, err := w.under(ctx, sky{}, newest, []run{r})
 	if err != nil {
 		return err
@@ -50,7 +51,15 @@ func (w *world) look(ctx context.Context) error {
 	if told.Seq != last.Seq {
 		return fmt.Errorf("status tells of event %d, and %d is the newest", told.Seq, last.Seq)
 	}
-	return errors.Join(w.settled(), w.idle(told.State), w.served(ctx, told.State), w.complete(ctx, told.State), w.fair(told.State), w.answering(), w.expected(told.State))
+	err = errors.Join(w.settled(), w.idle(told.State), w.served(ctx, told.State), w.complete(ctx, told.State), w.fair(told.State), w.answering(), w.expected(told.State))
+	if w.house != nil {
+		err = errors.Join(err, w.house.unharmed(ctx))
+	}
+	if err == nil {
+		w.shaken = false
+		w.customers.excuse(false)
+	}
+	return err
 }
 
 // status is what backstep status tells.
@@ -112,7 +121,11 @@ func (w *world) complete(ctx context.Context, s ledger.Snapshot) error {
 // fair: nobody but a person has put a healthy release into quarantine, and no bad release is good.
 func (w *world) fair(s ledger.Snapshot) error {
 	for _, q := range s.Quarantined {
-		if !shopOf(q.Release.Version).bad && !strings.HasPrefix(q.Reason, byHand) {
+		id := fmt.Sprint(q.Release.ID(), q.At)
+		if w.shaken { // who can tell
+			w.blamed[id] = true
+		}
+		if !w.blamed[id] && !shopOf(q.Release.Version).bad && !strings.HasPrefix(q.Reason, byHand) {
 			return fmt.Errorf("%s is healthy, and in quarantine: %s", q.Release, q.Reason)
 		}
 	}
