@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 )
 
@@ -144,19 +145,31 @@ type box struct {
 	ID    string `json:"Id"`
 	Name  string
 	State struct {
-		Running bool
-		Pid     int
+		Status                string
+		Running               bool
+		Pid                   int
+		ExitCode              int
+		StartedAt, FinishedAt string
 	}
 	Config struct {
 		Labels map[string]string
 		Env    []string
 	}
 	HostConfig struct {
-		PortBindings map[string][]struct{ HostPort string }
+		PortBindings  map[string][]struct{ HostPort string }
+		RestartPolicy struct{ Name string }
 	}
 }
 
 func (b box) parked() bool { return strings.HasSuffix(b.Name, "-parked") }
+
+// front is where a load balancer sends traffic for it, or "".
+func (b box) front() string {
+	for _, ports := range b.HostConfig.PortBindings {
+		return "127.0.0.1:" + ports[0].HostPort
+	}
+	return ""
+}
 
 // shows is what its customers see.
 func (b box) shows() string {
@@ -190,4 +203,25 @@ func (e *engine) box(ctx context.Context, id string) (box, error) {
 	var b box
 	err := e.call(ctx, http.MethodGet, "/containers/"+id+"/json", nil, &b)
 	return b, err
+}
+
+// text is all containers as a table.
+func (e *engine) text(ctx context.Context) string {
+	all, err := e.boxes(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, c := range all {
+		kept, _ := os.ReadFile(filepath.Join(e.dir, "d", "containers", c.ID, "config.v2.json"))
+		byHand := ""
+		if bytes.Contains(kept, []byte(`"HasBeenManuallyStopped":true`)) {
+			byHand = "stopped by hand"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\texit code %d\trestart %s\t%s\tfrom %s\tto %s\t%s\n", c.Name, c.shows(), c.State.Status, c.State.ExitCode, c.HostConfig.RestartPolicy.Name,
+			c.front(), c.State.StartedAt, c.State.FinishedAt, byHand)
+	}
+	w.Flush()
+	return b.String()
 }

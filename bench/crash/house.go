@@ -64,13 +64,13 @@ backend %[1]s
 `
 
 // docked is the configuration of a world on a Docker engine.
-const docked = `service: %s
-repository: %s
+const docked = `service: %[1]s
+repository: %[2]s
 environments:
-  %s:
-    target: {kind: docker, engine: "unix://%s", port: 8080, ready: /ready, stop-timeout: 1s}
-    router: {kind: haproxy, socket: %s, backend: %[1]s}
-    env: {ADDR: ":8080", SHOP_COLOUR: %s, SHOP_TOKEN: {env: SHOP_SECRET}}
+  %[3]s:
+    target: {kind: docker, engine: "unix://%[4]s", port: 8080, ready: /ready, stop-timeout: 1s}
+    router: {kind: haproxy, socket: %[5]s, backend: %[1]s}
+    env: {ADDR: ":8080", SHOP_COLOUR: %[6]s, SHOP_TOKEN: {env: SHOP_SECRET}}
     drain: 1s
     settle: 0s
     verify: {bake: 200ms, patience: 30s, probes: [{kind: http, rate: 200}]}
@@ -278,8 +278,8 @@ func (h *house) watch(ctx context.Context) {
 		if all, err := h.engine.boxes(ctx); err == nil {
 			h.addresses = map[string]string{}
 			for _, b := range all {
-				for _, ports := range b.HostConfig.PortBindings {
-					h.addresses["127.0.0.1:"+ports[0].HostPort] = b.shows()
+				if b.front() != "" {
+					h.addresses[b.front()] = b.shows()
 				}
 			}
 		}

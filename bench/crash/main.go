@@ -246,4 +246,7 @@ func (w *world) explain(o options, violation error) {
 		text += err.Error()
 	}
 	fmt.Println(text)
+	if w.house != nil {
+		fmt.Printf("the containers:\n%s\nand what the engine has said last:\n%s\n", w.house.engine.text(ctx), w.house.engine.said())
+	}
 }

@@ -206,12 +206,18 @@ func (w *world) disturb(ctx context.Context, s storm) (wait func() error) {
 	}
 	random := rand.New(rand.NewPCG(w.random.Uint64(), 1))
 	begin := time.Duration(w.random.Int64N(int64(longestLife) * int64(w.haste)))
-	ended := make(chan error, 1)
+	ended, since := make(chan error, 1), time.Now()
 	go func() {
 		sleep(ctx, begin)
 		ended <- w.house.rage(ctx, s, random)
 	}()
-	return func() error { return <-ended }
+	return func() error {
+		err := <-ended
+		if took := time.Since(since); w.verbose && took > 10*time.Second {
+			fmt.Printf("    %s took %.1f s\n%s\n", s, took.Seconds(), w.house.engine.said())
+		}
+		return err
+	}
 }
 
 // under carries runs out in a weather, and checks how they ended.

@@ -37,12 +37,6 @@ func (h *house) rage(ctx context.Context, s storm, random *rand.Rand) error {
 	for _, w := range h.worlds {
 		w.customers.excuse(true)
 	}
-	if s == stoppedEngine || s == killedEngine {
-		h.engine.end(map[storm]syscall.Signal{stoppedEngine: syscall.SIGTERM, killedEngine: syscall.SIGKILL}[s])
-		pause()
-		h.restarts++
-		return h.engine.start(ctx)
-	}
 	all, err := h.engine.boxes(ctx)
 	if err != nil {
 		return fmt.Errorf("list the containers: %w", err)
@@ -57,6 +51,14 @@ func (h *house) rage(ctx context.Context, s storm, random *rand.Rand) error {
 	if s == crashed || s == killed || s == restarted {
 		running = running[:min(len(running), 1+random.IntN(2))]
 	}
+	if s == stoppedEngine || s == killedEngine {
+		h.engine.end(map[storm]syscall.Signal{stoppedEngine: syscall.SIGTERM, killedEngine: syscall.SIGKILL}[s])
+		pause()
+		h.restarts++
+		if err := h.engine.start(ctx); err != nil {
+			return err
+		}
+	}
 	// What a run removes in the meantime cannot be changed any more: faults are no matter here.
 	do := func(b box, what string) {
 		_ = h.engine.call(ctx, http.MethodPost, "/containers/"+b.ID+"/"+what, nil, nil)
@@ -66,7 +68,6 @@ func (h *house) rage(ctx context.Context, s storm, random *rand.Rand) error {
 		for _, b := range running {
 			syscall.Kill(b.State.Pid, syscall.SIGKILL)
 		}
-		return nil
 	case killed:
 		for _, b := range running {
 			do(b, "kill")
@@ -83,12 +84,42 @@ func (h *house) rage(ctx context.Context, s storm, random *rand.Rand) error {
 		}
 		stops.Wait()
 	}
+	byHand := s == killed || s == reordered
 	for _, b := range running {
-		if now, err := h.engine.box(ctx, b.ID); err == nil && !now.parked() { // it was put away by a run
-			do(b, "start")
+		if err := h.revive(ctx, b.ID, byHand); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// longestStart is how long a container may take that the engine starts by itself.
+const longestStart = 5 * time.Second
+
+// revive waits until a container answers again that was running before, unless a run has put it away since, or removed it. One that was
+// stopped by hand is started by hand.
+func (h *house) revive(ctx context.Context, id string, byHand bool) error {
+	begin := time.Now()
+	for ; ctx.Err() == nil; sleep(ctx, 50*time.Millisecond) {
+		now, err := h.engine.box(ctx, id)
+		if err != nil || now.parked() {
+			break
+		}
+		if _, serves, err := ask(ctx, "http://"+now.front()); now.State.Running && (err == nil && serves != "" || now.front() == "") {
+			break
+		}
+		late := time.Since(begin)
+		if !byHand && late > longestStart { // a run has stopped it, and died
+			break
+		}
+		if byHand && !now.State.Running {
+			err = h.engine.call(ctx, http.MethodPost, "/containers/"+id+"/start", nil, nil)
+		}
+		if byHand && late > engineTime {
+			return fmt.Errorf("start container %s: %w: %s", now.Name, err, h.engine.said())
+		}
+	}
+	return ctx.Err()
 }
 
 func sleep(ctx context.Context, d time.Duration) {
