@@ -117,11 +117,13 @@ func freshNotes(newest Event, fleet []plan.State) []plan.Note {
 }
 
 // ServedBy says whether what is live has all the traffic on the target. Nothing else can be asked of a target when nothing
-// is live, or when what is live has failed: that is evidence, not a target that lags behind.
+// is live, or when what is live has failed: that is evidence, not a target that lags behind. It lags when another release has the
+// traffic: then what has failed did so before it was to serve, as one that was stopped and is to come back.
 func (s Snapshot) ServedBy(t plan.State) bool {
 	if s.Live == nil {
 		return true
 	}
 	in := t.Find(s.Live.Release.ID())
-	return in != nil && (in.Weight == 100 || in.Phase == plan.Failed)
+	serves := t.Serving()
+	return in != nil && (in.Weight == 100 || in.Phase == plan.Failed && (serves == nil || serves == in))
 }
