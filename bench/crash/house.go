@@ -25,6 +25,7 @@ type house struct {
 	dir      string
 	upstream string
 	engine   *engine
+	restart  string // the policy of containers
 	weather  *weather
 	worlds   []*world
 	strays   []stray
@@ -68,7 +69,7 @@ const docked = `service: %[1]s
 repository: %[2]s
 environments:
   %[3]s:
-    target: {kind: docker, engine: "unix://%[4]s", port: 8080, ready: /ready, stop-timeout: 1s}
+    target: {kind: docker, engine: "unix://%[4]s", port: 8080, ready: /ready, stop-timeout: 1s, restart: %[7]s}
     router: {kind: haproxy, socket: %[5]s, backend: %[1]s}
     env: {ADDR: ":8080", SHOP_COLOUR: %[6]s, SHOP_TOKEN: {env: SHOP_SECRET}}
     drain: 1s
@@ -78,7 +79,11 @@ environments:
 
 // newHouse makes the house numbered n, and its worlds; what it returns besides ends it.
 func newHouse(ctx context.Context, dir, program, upstream string, o options, n int) (h *house, end func(), err error) {
-	h = &house{number: n, dir: filepath.Join(dir, fmt.Sprint("h", n)), upstream: upstream, addresses: map[string]string{}}
+	h = &house{number: n, dir: filepath.Join(dir, fmt.Sprint("h", n)), upstream: upstream, addresses: map[string]string{}, restart: "unless-stopped"}
+	if !o.restores(n) {
+		// An engine that was killed stops what it finds running when it comes back, and takes that for a stop by hand.
+		h.restart = "always"
+	}
 	var ends []func()
 	end = func() {
 		for i := len(ends) - 1; i >= 0; i-- {
@@ -139,7 +144,7 @@ func (h *house) newWorld(program, service string, seed uint64, n int) (*world, e
 	w.customers = &customers{url: "http://" + free.Addr().String()}
 	free.Close()
 	file := func(repository, gate, colour string) string {
-		return fmt.Sprintf(docked, service, repository, w.env, gate, h.socket(), colour)
+		return fmt.Sprintf(docked, service, repository, w.env, gate, h.socket(), colour, h.restart)
 	}
 	rivals := h.weather.host() + rivalImage
 	for i, repository := range []string{w.repository, rivals} {
