@@ -241,6 +241,13 @@ func (h *house) settle(ctx context.Context) error {
 
 // unharmed: what no run may touch is as it was.
 func (h *house) unharmed(ctx context.Context) error {
+	for _, w := range h.worlds {
+		for _, g := range w.gates {
+			if err := g.fault(); err != nil {
+				return err
+			}
+		}
+	}
 	for _, s := range h.strays {
 		path := "/" + s.kind + "/" + s.id
 		if s.kind == "containers" {
@@ -252,13 +259,6 @@ func (h *house) unharmed(ctx context.Context) error {
 		}
 		if is.Name != s.name {
 			return fmt.Errorf("%s is foreign, and has the name %s now", s.name, is.Name)
-		}
-	}
-	for _, w := range h.worlds {
-		for _, g := range w.gates {
-			if err := g.fault(); err != nil {
-				return err
-			}
 		}
 	}
 	h.mu.Lock()

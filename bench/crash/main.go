@@ -1,5 +1,6 @@
-// The command crash deploys, verifies and rolls back releases at random, kills the runs that do it, starts two of them at
-// once and spoils or takes away their registry. Whenever a run has ended, and whenever nobody is at work, it checks what
+// The command crash deploys, verifies and rolls back releases at random, changes their configurations, kills the runs that do it,
+// starts two of them at once and spoils or takes away their registry. On Docker engines of its own it also kills, restarts and reorders
+// containers, stops and kills the engines, and lets another project with the same names try its luck. Whenever a run has ended, and whenever nobody is at work, it checks what
 // backstep promises. It ends with exit code 1 on the first promise that is broken, and shows how it came to that.
 package main
 

@@ -163,7 +163,7 @@ func (w *world) expected(now ledger.Snapshot) error {
 		if s.Live != nil {
 			may[shows(s, s.Live.Release)] = true
 		}
-		if in := s.Intent; in != nil {
+		if in := s.Intent; in != nil && in.To.Digest != "" {
 			may[shows(s, in.To)] = true
 		}
 	}
