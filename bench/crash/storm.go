@@ -43,7 +43,7 @@ func (h *house) rage(ctx context.Context, s storm, random *rand.Rand) error {
 	}
 	var running []box
 	for _, b := range all {
-		if b.State.Running {
+		if b.State.Running && b.State.Pid > 0 { // what is about to be restarted has no process, and 0 would be all of ours
 			running = append(running, b)
 		}
 	}
