@@ -1,4 +1,4 @@
-.PHONY: help check lint gen test e2e image bench bench-verdict crash demo picture
+.PHONY: help check lint gen test e2e image bench bench-verdict crash crash-docker demo picture
 
 staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 actionlint = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
@@ -40,6 +40,9 @@ bench-verdict: ## how often rules take back good releases, and how fast they see
 
 crash: ## deploys, rolls back and kills at random, and checks every promise (four minutes at most)
 	go run ./bench/crash -for 4m
+
+crash-docker: ## the same on Docker engines of its own, which it stops and kills as well; needs root, docker.io, haproxy and iproute2
+	go run ./bench/crash -target docker -for 4m
 
 demo: ## watch a bad release being taken back
 	go run ./cmd/backstep demo

@@ -54,7 +54,7 @@ func intents(before, e ledger.Event) error {
 	if is != nil && (was == nil || is.Key() != was.Key()) && (is.Kind != e.Kind || is.Seq != e.Seq) {
 		return fmt.Errorf("it has the intent of event %d, which is not the one before it", is.Seq)
 	}
-	if e.Kind == ledger.DeployFinished && (was == nil || e.State.Live == nil || e.State.Live.Release.Digest != was.To.Digest) {
+	if e.Kind == ledger.DeployFinished && (was == nil || e.State.Live == nil || e.State.Live.Release.ID() != was.To.ID()) {
 		return errors.New("it makes another release live than was set out")
 	}
 	return nil
@@ -74,12 +74,12 @@ func entry(e *ledger.Entry) string {
 	if e == nil {
 		return ""
 	}
-	return e.ID + " " + string(e.Release.Digest)
+	return e.ID + " " + string(e.Release.ID())
 }
 
 func quarantined(s ledger.Snapshot) (all []string) {
 	for _, q := range s.Quarantined {
-		all = append(all, string(q.Release.Digest))
+		all = append(all, string(q.Release.ID()))
 	}
 	return all
 }

@@ -1,5 +1,6 @@
-// The command crash deploys, verifies and rolls back releases at random, kills the runs that do it, starts two of them at
-// once and spoils or takes away their registry. Whenever a run has ended, and whenever nobody is at work, it checks what
+// The command crash deploys, verifies and rolls back releases at random, changes their configurations, kills the runs that do it,
+// starts two of them at once and spoils or takes away their registry. On Docker engines of its own it also kills, restarts and reorders
+// containers, stops and kills the engines, and lets another project with the same names try its luck. Whenever a run has ended, and whenever nobody is at work, it checks what
 // backstep promises. It ends with exit code 1 on the first promise that is broken, and shows how it came to that.
 package main
 
@@ -25,13 +26,18 @@ type options struct {
 	kills    int
 	during   time.Duration
 	registry string
+	target   string
+	restore  string
 	verbose  bool
 }
 
 func main() {
 	var o options
 	flag.Uint64Var(&o.seed, "seed", 0, "decides what is done; 0 is another one each time")
-	flag.IntVar(&o.worlds, "worlds", 3, "how many environments there are side by side")
+	flag.StringVar(&o.target, "target", onProcess, "what releases run on: process, in this process; or docker, on engines that the suite starts for itself,\n"+
+		"two services on each. That needs Linux, root, and the packages docker.io, haproxy and iproute2")
+	flag.StringVar(&o.restore, "live-restore", alternating, "docker: whether containers go on while their engine is away: on, off, or alternating, one engine so and the next one not")
+	flag.IntVar(&o.worlds, "worlds", 0, "how many environments, or services on Docker engines, there are side by side; 0 is 3, or 4 on engines")
 	flag.IntVar(&o.steps, "steps", 0, "end after so many steps; 0 is when there were enough deploys and kills")
 	flag.IntVar(&o.deploys, "deploys", 500, "how many deploys are enough")
 	flag.IntVar(&o.kills, "kills", 150, "how many kills are enough")
@@ -39,16 +45,54 @@ func main() {
 	flag.StringVar(&o.registry, "registry", embedded, "embedded, debian or distribution")
 	flag.BoolVar(&o.verbose, "v", false, "print every step")
 	flag.Parse()
+	if err := o.complete(); err != nil {
+		fmt.Fprintln(os.Stderr, "crash:", err)
+		os.Exit(2)
+	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano() % 1e6)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := suite(ctx, o)
+	code, err := 0, error(nil)
+	if o.target == onDocker && os.Getenv(stageVariable) != stageInside {
+		code, err = sandbox(ctx)
+	} else if err = suite(ctx, o); err != nil {
+		code = 1
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "crash:", err)
-		os.Exit(1)
 	}
+	os.Exit(code)
+}
+
+// What releases can run on, and what becomes of containers while their engine is away.
+const (
+	onProcess   = "process"
+	onDocker    = "docker"
+	alternating = "alternating"
+)
+
+// complete fills in what was left out, and says what cannot be.
+func (o *options) complete() error {
+	if o.target != onProcess && o.target != onDocker {
+		return fmt.Errorf("-target %q: want %s or %s", o.target, onProcess, onDocker)
+	}
+	if o.restore != "on" && o.restore != "off" && o.restore != alternating {
+		return fmt.Errorf("-live-restore %q: want on, off or %s", o.restore, alternating)
+	}
+	if o.worlds == 0 {
+		o.worlds = map[string]int{onProcess: 3, onDocker: 2 * len(residents)}[o.target]
+	}
+	if o.target == onDocker { // houses are full
+		o.worlds = (o.worlds + len(residents) - 1) / len(residents) * len(residents)
+	}
+	return nil
+}
+
+// restores says whether the containers of the engine numbered n go on while it is away.
+func (o options) restores(n int) bool {
+	return o.restore == "on" || o.restore == alternating && n%2 == 0
 }
 
 // suite runs all worlds, and reports.
@@ -58,34 +102,39 @@ func suite(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	program, err := buildProgram(ctx, dir)
-	if err != nil {
-		return err
+	program := os.Getenv(programVariable)
+	if program == "" {
+		if program, err = buildProgram(ctx, dir); err != nil {
+			return err
+		}
 	}
 	upstream, end, err := startRegistry(ctx, o.registry, dir)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if err := pushShops(ctx, program, upstream); err != nil {
+	if err := pushShops(ctx, program, upstream+image, shops); err != nil {
+		return err
+	}
+	if err := pushShops(ctx, program, upstream+rivalImage, shops[:1]); o.target == onDocker && err != nil {
 		return err
 	}
 	begin := time.Now()
 	enough := &limit{until: begin.Add(o.during), steps: o.steps, deploys: o.deploys, kills: o.kills, done: map[*world][3]int{}}
-	fmt.Printf("seed %d, %d worlds, registry %s\n", o.seed, o.worlds, o.registry)
+	fmt.Printf("seed %d, %d worlds, target %s, registry %s\n", o.seed, o.worlds, o.target, o.registry)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	passed := &points{known: map[string]map[string]*point{}}
-	worlds, faults := make([]*world, o.worlds), make([]error, o.worlds)
+	worlds, endAll, err := newWorlds(ctx, dir, program, upstream, o)
+	defer endAll()
+	if err != nil {
+		return err
+	}
+	faults := make([]error, len(worlds))
 	var all sync.WaitGroup
-	for n := range worlds {
-		w, end, err := newWorld(ctx, dir, program, upstream, o.seed, n)
-		if err != nil {
-			return err
-		}
-		defer end()
-		w.limit, w.points, w.verbose, worlds[n] = enough, passed, o.verbose, w
+	for n, w := range worlds {
+		w.limit, w.points, w.verbose = enough, passed, o.verbose
 		all.Go(func() {
 			if faults[n] = w.live(ctx); faults[n] != nil {
 				cancel()
@@ -94,6 +143,34 @@ func suite(ctx context.Context, o options) error {
 	}
 	all.Wait()
 	return report(o, worlds, faults, time.Since(begin))
+}
+
+// newWorlds makes all worlds; what it returns besides ends them, also when there is an error.
+func newWorlds(ctx context.Context, dir, program, upstream string, o options) (worlds []*world, endAll func(), err error) {
+	var ends []func()
+	endAll = func() {
+		for _, end := range ends {
+			end()
+		}
+	}
+	for n := 0; len(worlds) < o.worlds; n++ {
+		var made []*world
+		var end func()
+		if o.target == onDocker {
+			var h *house
+			if h, end, err = newHouse(ctx, dir, program, upstream, o, n); err == nil {
+				made = h.worlds
+			}
+		} else {
+			made = make([]*world, 1)
+			made[0], end, err = newWorld(ctx, dir, program, upstream, o.seed, n)
+		}
+		if err != nil {
+			return nil, endAll, err
+		}
+		worlds, ends = append(worlds, made...), append(ends, end)
+	}
+	return worlds, endAll, nil
 }
 
 // live does steps until it is enough, or something is wrong.
@@ -105,7 +182,9 @@ func (w *world) live(ctx context.Context) error {
 	for _, r := range []run{w.deploy(shops[0]), w.named("verify"), w.deploy(shops[1]), w.named("verify")} {
 		newest, err := w.past.newest(ctx)
 		if err == nil {
+			done := w.hold(sky{})
 			_, err = w.under(ctx, sky{}, newest, []run{r})
+			done()
 		}
 		if err != nil {
 			return err
@@ -129,7 +208,11 @@ func report(o options, worlds []*world, faults []error, took time.Duration) erro
 	var sum tally
 	violations := 0
 	for n, w := range worlds {
-		w.tally.faults, w.tally.bad = w.weather.spoiled(), w.customers.longest
+		w.tally.bad = w.customers.longest
+		if h := w.house; h == nil || h.worlds[0] == w { // they share it
+			w.tally.faults = w.weather.spoiled()
+		}
+		w.count()
 		w.tally.events, w.tally.voids = len(w.past.events), w.past.voids
 		sum = sum.plus(w.tally)
 		if err := faults[n]; err != nil && !errors.Is(err, context.Canceled) {
@@ -154,7 +237,7 @@ const explained = 30
 
 // explain prints how it came to a violation.
 func (w *world) explain(o options, violation error) {
-	fmt.Printf("\nVIOLATION in %s, step %d, seed %d, registry %s: %v\n", w.env, w.tally.steps, o.seed, o.registry, violation)
+	fmt.Printf("\nVIOLATION in %s %s, step %d, seed %d, target %s, registry %s: %v\n", w.service, w.env, w.tally.steps, o.seed, o.target, o.registry, violation)
 	fmt.Printf("\nthe last steps:\n%s\n", strings.Join(w.last, "\n"))
 	fmt.Println("the history, newest last; each event with its own digest and that of the one before it:")
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -164,4 +247,7 @@ func (w *world) explain(o options, violation error) {
 		text += err.Error()
 	}
 	fmt.Println(text)
+	if w.house != nil {
+		fmt.Printf("the containers:\n%s\nand what the engine has said last:\n%s\n", w.house.engine.text(ctx), w.house.engine.said())
+	}
 }

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -85,6 +90,101 @@ func TestAnswered(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("exit code %d, %q, %s: got %q, want %q", c.code, c.said, c.sky, got, c.want)
+		}
+	}
+}
+
+func TestShown(t *testing.T) {
+	for page, want := range map[string]string{"shop 1.0.0: 12 items in the cart red\n": "1.0.0 red", "shop 2.0.0: checkout: no such column: discount stall-red\n": "2.0.0 stall-red",
+		"<html><body><h1>503 Service Unavailable</h1>": "", "shop": "", "": ""} {
+		if got := shown(page); got != want {
+			t.Errorf("%q shows %q, want %q", page, got, want)
+		}
+	}
+}
+
+// Who has answered was live, or on its way to be; a configuration that was never deployed is neither.
+func TestExpected(t *testing.T) {
+	in := func(colour string) ledger.Snapshot {
+		return ledger.Snapshot{Live: &ledger.Entry{Release: release.Release{Digest: digest("a"), Config: "f", Version: "1.0.0"}},
+			Configurations: map[release.Fingerprint]release.Configuration{"f": {"env": {{Key: "SHOP_COLOUR", Text: colour}}}}}
+	}
+	w := &world{past: &past{events: []ledger.Event{{Seq: 1, State: in("red")}, {Seq: 2, State: in("blue")}}}, customers: &customers{}}
+	for _, c := range []struct{ serves, want string }{
+		{"1.0.0 red", ""},
+		{"1.0.0 red", `customers got "1.0.0 red" at T; it was neither live nor on its way to be: 1.0.0 blue`}, // that was before the last look
+		{"1.0.0 blue", ""},
+	} {
+		got := ""
+		w.customers.seen = map[string]string{c.serves: "T"}
+		if err := w.expected(in("blue")); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", c.serves, got, c.want)
+		}
+	}
+}
+
+// What the run of one ledger does to containers and volumes of another one is noted, and what it does to its own is not.
+func TestGate(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docker := http.NewServeMux()
+	docker.HandleFunc("/containers/{id}/json", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"Config": {"Labels": {"backstep.ledger": %q}}}`, r.PathValue("id"))
+	})
+	docker.HandleFunc("/volumes/{id}", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"Labels": {"backstep.claim": "{\"ledger\": \"%s\"}"}}`, r.PathValue("id"))
+	})
+	server := &http.Server{Handler: docker}
+	go server.Serve(listener)
+	defer server.Close()
+	e := &engine{socket: socket}
+	e.http = &http.Client{Transport: &http.Transport{DialContext: e.dial, DisableKeepAlives: true}}
+	for _, c := range []struct {
+		method, path string
+		rival, noted bool
+	}{
+		{"POST", "/v1.41/containers/own/stop?t=1", false, false},
+		{"POST", "/v1.41/containers/other/stop?t=1", false, true},
+		{"DELETE", "/containers/other?force=1", false, true},
+		{"GET", "/v1.41/containers/other/json", false, false},
+		{"DELETE", "/v1.41/volumes/own", false, false},
+		{"DELETE", "/v1.41/volumes/other", false, true},
+		{"POST", "/v1.41/containers/create?name=x", false, false},
+		{"POST", "/v1.41/volumes/create", true, true},
+		{"POST", "/v1.41/images/create?fromImage=x", true, false},
+	} {
+		g := &gate{engine: e, owner: "own", rival: c.rival}
+		g.look(httptest.NewRequest(c.method, c.path, nil))
+		if (g.fault() != nil) != c.noted {
+			t.Errorf("%s %s by a rival %v: %v", c.method, c.path, c.rival, g.fault())
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for _, c := range []struct {
+		o      options
+		worlds int
+		want   string
+	}{
+		{options{target: onProcess, restore: alternating}, 3, ""},
+		{options{target: onDocker, restore: "on"}, 4, ""},
+		{options{target: onDocker, restore: "off", worlds: 5}, 6, ""},
+		{options{target: "swarm", restore: "off"}, 0, `-target "swarm": want process or docker`},
+		{options{target: onDocker, restore: "yes"}, 0, `-live-restore "yes": want on, off or alternating`},
+	} {
+		got := ""
+		if err := c.o.complete(); err != nil {
+			got = err.Error()
+		}
+		if got != c.want || c.o.worlds != c.worlds {
+			t.Errorf("%+v: %q", c.o, got)
 		}
 	}
 }

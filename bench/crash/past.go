@@ -18,16 +18,17 @@ import (
 type past struct {
 	client     *registry.Client
 	repository string
+	service    string
 	env        release.Environment
 
-	events []ledger.Event          // of the chain, oldest first
-	digest release.Digest          // of the last of them
-	passed map[release.Digest]bool // what a verify found good
+	events []ledger.Event      // of the chain, oldest first
+	digest release.Digest      // of the last of them
+	passed map[release.ID]bool // what a verify found good
 	voids  int
 }
 
-func newPast(repository string, env release.Environment) *past {
-	return &past{client: registry.New(), repository: repository, env: env, passed: map[release.Digest]bool{}}
+func newPast(repository, service string, env release.Environment) *past {
+	return &past{client: registry.New(), repository: repository, service: service, env: env, passed: map[release.ID]bool{}}
 }
 
 // link is a number of the ledger, with the digest of what is there.
@@ -38,7 +39,7 @@ type link struct {
 
 // newest is the newest event now.
 func (p *past) newest(ctx context.Context) (ledger.Event, error) {
-	return ledgerregistry.New(p.client, p.repository, "shop", p.env).Newest(ctx)
+	return ledgerregistry.New(p.client, p.repository, p.service, p.env).Newest(ctx)
 }
 
 // read goes on to the end of the ledger, and returns the newest event. Its error says what is wrong with the history. It is for
@@ -77,7 +78,7 @@ func (p *past) top() uint64 {
 
 // links are the numbers from first to last.
 func (p *past) links(ctx context.Context, first, last uint64) ([]link, error) {
-	reader := ledgerregistry.New(p.client, p.repository, "shop", p.env)
+	reader := ledgerregistry.New(p.client, p.repository, p.service, p.env)
 	var links []link
 	for n := first; n <= last; n++ {
 		e, err := reader.At(ctx, n)
@@ -87,7 +88,7 @@ func (p *past) links(ctx context.Context, first, last uint64) ([]link, error) {
 		if err != nil {
 			return nil, err
 		}
-		digest, err := p.client.Head(ctx, p.repository, fmt.Sprintf("bs.shop.%s.%08d", p.env, n))
+		digest, err := p.client.Head(ctx, p.repository, fmt.Sprintf("bs.%s.%s.%08d", p.service, p.env, n))
 		if err != nil {
 			return nil, err
 		}
@@ -130,13 +131,13 @@ func (p *past) add(e link) error {
 		before = p.events[len(p.events)-1]
 	}
 	if e.Kind == ledger.Verified && e.Release != nil {
-		p.passed[e.Release.Digest] = true
+		p.passed[e.Release.ID()] = true
 	}
 	p.events, p.digest = append(p.events, e.Event), e.digest
 	if err := lawful(before, e.Event); err != nil {
 		return fmt.Errorf("event %d (%s) after event %d (%s): %w", e.Seq, e.Kind, before.Seq, before.Kind, err)
 	}
-	if good := e.State.LastGood; good != nil && !p.passed[good.Release.Digest] {
+	if good := e.State.LastGood; good != nil && !p.passed[good.Release.ID()] {
 		return fmt.Errorf("event %d: the last good release, %s, was never found good", e.Seq, good.Release)
 	}
 	return nil
@@ -171,7 +172,7 @@ func (p *past) text(ctx context.Context, events uint64) (string, error) {
 			about = l.Release.String()
 		}
 		if l.State.Live != nil {
-			live = l.State.Live.Release.Version
+			live = fmt.Sprint(l.State.Live.Release.Version, " ", colourOf(l.State, l.State.Live.Release))
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\tlive %s\trun %s\t%s\tafter %s\t%.60s\n", l.Seq, l.At.Format(clock), l.Kind, about, live, l.Author.Run,
 			l.digest.Short(), l.Previous.Short(), l.Reason)

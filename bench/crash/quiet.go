@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/release"
 )
 
 // heal lets one more run end what others have left behind, in calm weather, and then looks whether all that was promised is
@@ -24,6 +27,7 @@ func (w *world) heal(ctx context.Context) error {
 	if w.chance(0.3) {
 		r = w.deploy(w.some(false))
 	}
+	defer w.hold(sky{})()
 	outcomes, err := w.under(ctx, sky{}, newest, []run{r})
 	if err != nil {
 		return err
@@ -47,7 +51,15 @@ func (w *world) look(ctx context.Context) error {
 	if told.Seq != last.Seq {
 		return fmt.Errorf("status tells of event %d, and %d is the newest", told.Seq, last.Seq)
 	}
-	return errors.Join(w.settled(), w.idle(told.State), w.served(ctx, told.State), w.complete(ctx, told.State), w.fair(told.State), w.answering())
+	err = errors.Join(w.settled(), w.idle(told.State), w.served(ctx, told.State), w.complete(ctx, told.State), w.fair(told.State), w.answering(), w.expected(told.State))
+	if w.house != nil {
+		err = errors.Join(err, w.house.unharmed(ctx))
+	}
+	if err == nil {
+		w.shaken = false
+		w.customers.excuse(false)
+	}
+	return err
 }
 
 // status is what backstep status tells.
@@ -84,8 +96,10 @@ func (w *world) served(ctx context.Context, s ledger.Snapshot) error {
 			return err
 		case s.Live == nil && serves == "":
 			return nil
-		case s.Live == nil || serves != s.Live.Release.Digest.Short():
-			return fmt.Errorf("customers get %q, and the ledger says that %+v is live", serves, s.Live)
+		case s.Live == nil:
+			return fmt.Errorf("customers get %q, and the ledger says that nothing is live", serves)
+		case serves != shows(s, s.Live.Release):
+			return fmt.Errorf("customers get %q, and the ledger says that %s is live, in %s", serves, s.Live.Release, colourOf(s, s.Live.Release))
 		case !shopOf(s.Live.Release.Version).bad && status != http.StatusOK:
 			return fmt.Errorf("customers get %d of %s", status, s.Live.Release)
 		}
@@ -98,7 +112,7 @@ func (w *world) complete(ctx context.Context, s ledger.Snapshot) error {
 	if s.LastGood == nil {
 		return nil
 	}
-	if !w.past.passed[s.LastGood.Release.Digest] {
+	if !w.past.passed[s.LastGood.Release.ID()] {
 		return fmt.Errorf("the last good release, %s, was never found good", s.LastGood.Release)
 	}
 	return registry.New().Complete(ctx, s.LastGood.Release)
@@ -107,7 +121,11 @@ func (w *world) complete(ctx context.Context, s ledger.Snapshot) error {
 // fair: nobody but a person has put a healthy release into quarantine, and no bad release is good.
 func (w *world) fair(s ledger.Snapshot) error {
 	for _, q := range s.Quarantined {
-		if !shopOf(q.Release.Version).bad && !strings.HasPrefix(q.Reason, byHand) {
+		id := fmt.Sprint(q.Release.ID(), q.At)
+		if w.shaken { // who can tell
+			w.blamed[id] = true
+		}
+		if !w.blamed[id] && !shopOf(q.Release.Version).bad && !strings.HasPrefix(q.Reason, byHand) {
 			return fmt.Errorf("%s is healthy, and in quarantine: %s", q.Release, q.Reason)
 		}
 	}
@@ -121,6 +139,43 @@ func (w *world) fair(s ledger.Snapshot) error {
 func (w *world) answering() error {
 	if lost := w.customers.outage(); len(lost) > 0 {
 		return fmt.Errorf("no release answered %d customers: %s", len(lost), strings.Join(lost[:min(len(lost), 5)], "; "))
+	}
+	return nil
+}
+
+// colourOf is the colour that the ledger says a release was configured with.
+func colourOf(s ledger.Snapshot, r release.Release) string {
+	for _, v := range s.Configurations[r.Config]["env"] {
+		if v.Key == "SHOP_COLOUR" {
+			return v.Text
+		}
+	}
+	return "no colour"
+}
+
+// shows is what customers of a release see, by what the ledger says.
+func shows(s ledger.Snapshot, r release.Release) string { return r.Version + " " + colourOf(s, r) }
+
+// expected: whoever has answered since the last look was live then, or on its way to be.
+func (w *world) expected(now ledger.Snapshot) error {
+	may := map[string]bool{}
+	add := func(s ledger.Snapshot) {
+		if s.Live != nil {
+			may[shows(s, s.Live.Release)] = true
+		}
+		if in := s.Intent; in != nil && in.To.Digest != "" {
+			may[shows(s, in.To)] = true
+		}
+	}
+	for _, e := range w.past.events[min(w.looked, len(w.past.events)):] {
+		add(e.State)
+	}
+	add(now)
+	w.looked = max(0, len(w.past.events)-1) // what is true now is where the next look begins
+	for who, since := range w.customers.met() {
+		if !may[who] {
+			return fmt.Errorf("customers got %q at %s; it was neither live nor on its way to be: %s", who, since, strings.Join(slices.Sorted(maps.Keys(may)), ", "))
+		}
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ type run struct {
 	point     string        // where it is killed: the name of a point, or which one by number; "" is not
 	after     time.Duration // when it is killed; 0 is not
 	elsewhere bool          // on what it takes for another machine
+	secret    string        // what it configures releases with
+	rival     bool          // of another project that has the same names
 }
 
 // scene is what the points depend on which the run passes.
@@ -46,23 +48,23 @@ type outcome struct {
 	points []string          // which it passed
 }
 
-// tooLong is when a run counts as one that does not end: outages last some seconds, and another machine is listened to for seven.
-const tooLong = 40 * time.Second
-
 // clock is how times are printed.
 const clock = "15:04:05.000"
 
 // start runs a process of backstep to its end.
 func (w *world) start(ctx context.Context, r run) (outcome, error) {
 	o := outcome{run: r, begun: time.Now(), values: map[string]string{}}
-	ctx, cancel := context.WithTimeout(ctx, tooLong)
+	ctx, cancel := context.WithTimeout(ctx, w.patience)
 	defer cancel()
 	points := filepath.Join(w.dir, "points-"+r.id)
 	defer os.Remove(points)
 	cmd := exec.CommandContext(ctx, w.program, append([]string{r.step}, r.args...)...)
 	cmd.Dir = w.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "BACKSTEP_HOST=plain", "BACKSTEP_ACTOR=crash", "BACKSTEP_RUN=" + r.id,
-		"BACKSTEP_ENVIRONMENT=" + string(w.env), "BACKSTEP_POINTS=" + points, "BACKSTEP_KILL=" + strings.ReplaceAll(r.point, " ", "-")}
+		"BACKSTEP_ENVIRONMENT=" + string(w.env), "BACKSTEP_POINTS=" + points, "SHOP_SECRET=" + r.secret, "BACKSTEP_KILL=" + strings.ReplaceAll(r.point, " ", "-")}
+	if w.house != nil {
+		cmd.Env = append(cmd.Env, "DOCKER_API_VERSION="+w.house.engine.version)
+	}
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if r.elsewhere {

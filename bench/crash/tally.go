@@ -14,6 +14,28 @@ type tally struct {
 	codes                                                                             map[fault.Code]int
 	recovery                                                                          time.Duration // the longest run after kills that came to an end in calm weather
 	bad                                                                               time.Duration // the longest that customers got nothing but a bad release
+	engines                                                                           onEngines
+}
+
+// onEngines is what was done on Docker engines.
+type onEngines struct {
+	storms, restarts int // of containers and engines, and those of engines alone
+	rivals           int // runs of another project with the same names
+	changes          int // requests to engines that change something
+	addresses        int // answers of addresses that were looked at
+	failed           int // requests of customers that nobody answered after a storm
+}
+
+func (e onEngines) plus(o onEngines) onEngines {
+	return onEngines{e.storms + o.storms, e.restarts + o.restarts, e.rivals + o.rivals, e.changes + o.changes, e.addresses + o.addresses, e.failed + o.failed}
+}
+
+func (e onEngines) String() string {
+	if e == (onEngines{}) {
+		return ""
+	}
+	return fmt.Sprintf("\nstorms            %d\nengine restarts   %d\nrivals refused    %d\nengine changes    %d\naddresses asked   %d\ncustomers lost    %d, after storms",
+		e.storms, e.restarts, e.rivals, e.changes, e.addresses, e.failed)
 }
 
 func (t tally) plus(o tally) tally {
@@ -24,7 +46,7 @@ func (t tally) plus(o tally) tally {
 		}
 	}
 	return tally{t.steps + o.steps, t.deploys + o.deploys, t.verifies + o.verifies, t.rollbacks + o.rollbacks, t.kills + o.kills, t.pairs + o.pairs,
-		t.faults + o.faults, t.outages + o.outages, t.events + o.events, t.voids + o.voids, codes, max(t.recovery, o.recovery), max(t.bad, o.bad)}
+		t.faults + o.faults, t.outages + o.outages, t.events + o.events, t.voids + o.voids, codes, max(t.recovery, o.recovery), max(t.bad, o.bad), t.engines.plus(o.engines)}
 }
 
 func (t tally) String() string {
@@ -34,7 +56,7 @@ func (t tally) String() string {
 	for code := fault.Done; code <= fault.Refused; code++ {
 		text += fmt.Sprintf(" %d: %d", code, t.codes[code])
 	}
-	return text
+	return text + t.engines.String()
 }
 
 // remembered is how many steps are kept for a report.

@@ -116,15 +116,20 @@ func freshNotes(newest Event, fleet []plan.State) []plan.Note {
 	return fresh
 }
 
-// ServedBy says whether what is live has all the traffic on the target, and its jobs alone work. Nothing else can be asked of a target when nothing
-// is live, or when what is live has failed: that is evidence, not a target that lags behind.
+// ServedBy says whether what is live has all the traffic on the target, and its jobs alone work. Nothing else can be asked of a
+// target when nothing is live, or when what is live has failed: that is evidence, not a target that lags behind. It lags when another
+// release has the traffic: then what has failed did so before it was to serve, as one that was stopped and is to come back.
 func (s Snapshot) ServedBy(t plan.State) bool {
 	if s.Live == nil {
 		return true
 	}
 	in := t.Find(s.Live.Release.ID())
-	if in == nil || in.Phase == plan.Failed {
-		return in != nil
+	if in == nil {
+		return false
+	}
+	if in.Phase == plan.Failed {
+		serves := t.Serving()
+		return serves == nil || serves == in
 	}
 	for _, other := range t.Instances {
 		works := other.Jobs == plan.Working || other.Jobs == plan.Mixed

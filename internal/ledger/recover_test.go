@@ -45,6 +45,8 @@ func TestRecover(t *testing.T) {
 	}
 	failed := at(b)
 	failed.Instances[0].Phase, failed.Instances[0].Weight = plan.Failed, 0
+	astray := at(b)
+	astray.Instances[0].Phase, astray.Instances[0].Weight, astray.Instances[1].Weight = plan.Failed, 0, 100
 	half := at(b)
 	half.Instances[0].Weight, half.Instances[1].Weight = 50, 50
 	cold := at(b)
@@ -118,6 +120,7 @@ func TestRecover(t *testing.T) {
 		{"none: a record just below", idle, []plan.State{target(newest-1, 7, "x", plan.Done, b)}, BringAlong, ""},
 		{"none: no record", idle, []plan.State{{Instances: plain(b, a)}}, BringAlong, ""},
 		{"none: another release serves", idle, []plan.State{at(b), at(c)}, BringAlong, ""},
+		{"none: what is live has ended, and another release serves", idle, []plan.State{astray}, BringAlong, ""},
 		{"none: half the traffic", idle, []plan.State{half}, BringAlong, ""},
 		{"none: what is live is not there", idle, []plan.State{cold}, BringAlong, ""},
 		{"none: what is live has failed", idle, []plan.State{failed}, Nothing, ""},

@@ -17,13 +17,15 @@ const readyPath = "/ready"
 // every customer from then on. Zero never fails. Ready it always is, as bad releases are.
 func shop(ctx context.Context, address, version string, failsAfter time.Duration) error {
 	born := time.Now()
-	cart := strings.TrimSpace("12 items in the cart " + os.Getenv("SHOP_COLOUR")) // what it was configured with shows
+	shows := func(what string) string { // the version, and what it was configured with
+		return strings.TrimSpace(fmt.Sprintf("shop %s: %s %s", version, what, os.Getenv("SHOP_COLOUR")))
+	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != readyPath && failsAfter > 0 && time.Since(born) > failsAfter {
-			http.Error(w, "checkout: no such column: discount", http.StatusInternalServerError)
+			http.Error(w, shows("checkout: no such column: discount"), http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(w, "shop %s: %s\n", version, cart)
+		fmt.Fprintln(w, shows("12 items in the cart"))
 	})
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
