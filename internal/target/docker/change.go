@@ -179,6 +179,9 @@ func (d *docker) Shift(ctx context.Context, by plan.Token, weights map[release.I
 		if err := d.stop(ctx, web[0], d.env.Drain); err != nil {
 			return fmt.Errorf("stop %s: %w", id.Short(), err)
 		}
+		if err := d.restarts(ctx, web[0].ID, "no"); err != nil { // both would start with the engine, on one port
+			return fmt.Errorf("keep %s stopped: %w", id.Short(), err)
+		}
 		if err := d.rename(ctx, web[0].ID, d.nameOf(id, "", 1)); err != nil {
 			return fmt.Errorf("rename %s: %w", id.Short(), err)
 		}
@@ -191,6 +194,9 @@ func (d *docker) Shift(ctx context.Context, by plan.Token, weights map[release.I
 		if err := d.rename(ctx, c.ID, d.name()); err != nil {
 			return fmt.Errorf("rename %s: %w", to.Short(), err)
 		}
+	}
+	if err := d.restarts(ctx, c.ID, d.specOf(c).restart); err != nil {
+		return fmt.Errorf("let %s be started again: %w", to.Short(), err)
 	}
 	if err := d.start(ctx, c.ID); err != nil {
 		return fmt.Errorf("start %s: %w", to.Short(), err)

@@ -217,6 +217,11 @@ func TestE2ERecreate(t *testing.T) {
 		if in := state.Serving(); in.Release != r || in.Weight != 100 || in.Address != "127.0.0.1:18480" || state.Claim.Token != by {
 			t.Errorf("after %s: %+v", r, state)
 		}
+		for id, all := range must(d.releases(ctx, "")) { // two that start with the engine would want one port
+			if policy := all[0].HostConfig.RestartPolicy.Name; (policy == "no") == (id == r.ID()) {
+				t.Errorf("%s serves, and %s has the restart policy %s", r, id.Short(), policy)
+			}
+		}
 	}
 }
 

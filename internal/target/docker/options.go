@@ -102,7 +102,7 @@ func (s *spec) inputs() []input.Input {
 		input.List(&s.entrypoint, "entrypoint", "The program with its arguments, in place of the image's.").Like("[/shop]"),
 		input.List(&s.command, "command", "The arguments, in place of the image's.").Like("[serve, --verbose]"),
 		input.String(&s.user, "user", "The user it runs as, as uid or uid:gid; the image's own when it is left out.").Like(`"1000:1000"`),
-		input.String(&s.restart, "restart", "What the engine does when the release ends.").OneOf("no", "on-failure", "unless-stopped", "always").Or("unless-stopped").Like("always"),
+		input.String(&s.restart, "restart", "What the engine does when the release ends.").OneOf("no", "on-failure", "unless-stopped", "always").Or("always").Like("on-failure"),
 		input.String(&s.stopSignal, "stop-signal", "The signal that asks it to end; the image's own when it is left out.").Matching(regexp.MustCompile(`^SIG[A-Z0-9+-]+$`), "SIGQUIT"),
 		input.Duration(&s.stopTimeout, "stop-timeout", "How long it may take to end before it is killed; as long as drain when it is left out.").Like("30s"),
 		input.Map(&s.health, "healthcheck", "A check of the engine's own, in place of the image's: command, interval, timeout, start-period, retries; or disable: true.").
