@@ -46,6 +46,7 @@ type Executor struct {
 	patience time.Duration // with a target or a router that cannot be reached on the way back
 	tidied   func()
 	paused   atomic.Bool // a person holds what we do
+	ending   atomic.Bool // we are about to write how our intent ended: that it is gone then is no news
 }
 
 // Close waits for what the ledger still tidies up. A run ends with it.
@@ -157,6 +158,7 @@ func (x *Executor) deadline(p plan.Plan) time.Time {
 func (x *Executor) record(ctx context.Context, note *plan.Note, change func(ledger.Event) (ledger.Event, error)) (ledger.Event, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerPatience)
 	defer cancel()
+	x.ending.Store(true)
 	event, err := x.Ledger.Commit(ctx, change)
 	if errors.Is(err, ledger.ErrTakenOver) && note != nil {
 		if newest, readErr := x.Ledger.Newest(ctx); readErr == nil && newest.State.HasAdopted(note.ID) {

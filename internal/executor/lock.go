@@ -17,6 +17,7 @@ import (
 func (x *Executor) hold(ctx context.Context, started ledger.Event, lost context.CancelCauseFunc) (release func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	x.paused.Store(false)
+	x.ending.Store(false)
 	var beating sync.WaitGroup
 	beating.Go(func() {
 		pace := time.NewTicker(ledger.BeatEvery)
@@ -59,6 +60,9 @@ func (x *Executor) listen(ctx context.Context, in ledger.Intent, seen uint64, lo
 	}
 	now := newest.State.Intent
 	if now == nil || now.Key() != in.Key() {
+		if x.ending.Load() {
+			return newest.Seq
+		}
 		lost(fmt.Errorf("%w: %s by %s: %s", errEnded, newest.Kind, newest.Author, newest.Reason))
 		return newest.Seq
 	}

@@ -114,3 +114,25 @@ func TestAnInterruptedVerifyLeavesATrace(t *testing.T) {
 		t.Errorf("hint %q", hint)
 	}
 }
+
+// That our own intent is gone once we have ended it is no news; that somebody else has ended it is.
+func TestListen(t *testing.T) {
+	p := newPlace(t)
+	x := p.run()
+	p.must(p.deploy("1.0.0"))
+	in := ledger.Intent{Kind: ledger.VerifyStarted, Holder: x.holder, Seq: 1}
+	ended := 0
+	lost := func(error) { ended++ }
+	x.ending.Store(true)
+	if seen := x.listen(t.Context(), in, 1, lost); seen != p.newest().Seq || ended > 0 {
+		t.Errorf("after our own end: event %d was seen, and %d times it counted as ended", seen, ended)
+	}
+	x.ending.Store(false)
+	if x.listen(t.Context(), in, 1, lost); ended != 1 {
+		t.Errorf("after another's end it counted %d times", ended)
+	}
+	p.gone()
+	if seen := x.listen(t.Context(), in, 1, lost); seen != 1 || ended != 1 {
+		t.Errorf("with the ledger away: event %d, %d ends", seen, ended)
+	}
+}

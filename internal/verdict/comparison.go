@@ -67,6 +67,7 @@ type comparison struct {
 type region struct {
 	block  Tick          // that has not ended
 	begun  time.Duration // when it began
+	baked  bool          // the bake was over when the last one ended
 	spread []dispersion  // of the baseline: errors, then each bound
 	streak streak
 }
@@ -136,7 +137,8 @@ func (r *comparison) Observe(t Tick) Verdict {
 	}
 	if r.o.Block == 0 {
 		r.judge(in, t)
-	} else if in.block.add(t); t.Elapsed-in.begun >= r.o.Block {
+	} else if in.block.add(t); t.Elapsed-in.begun >= r.o.Block || !in.baked && t.Elapsed >= r.o.Bake {
+		in.baked = t.Elapsed >= r.o.Bake // a pass waits for the end of the bake, and not for that of a block
 		r.judge(in, in.block)
 		in.block, in.begun = Tick{}, t.Elapsed
 	}
