@@ -45,6 +45,7 @@ type Environment struct {
 	Router       func() (router.Front, error) // nil when there is none
 	Strategy     plan.Strategy
 	Weights      []int
+	OnUnknown    string                // canary: what a share without a verdict does
 	Start        release.Configuration // what a release is started with today; its secrets have no fingerprints yet
 	Unset        error                 // the faults of secrets in Start that are not set
 	Keep         int                   // good releases that stay on a target besides what is live
@@ -54,6 +55,12 @@ type Environment struct {
 	Settle       time.Duration // how long a release must stay ready before it gets traffic
 	Verify       Verify
 }
+
+// What a canary does at a share without a verdict.
+const (
+	OnUnknownBack = "rollback"
+	OnUnknownGoOn = "promote"
+)
 
 // Target is a configured target.
 type Target struct {
@@ -99,6 +106,7 @@ func (e *Environment) inputs(strategy *string, weights *[]string, variables *map
 	return []input.Input{
 		input.String(strategy, "strategy", "How traffic goes from one release to the next; the target's first strategy when it is left out.").Like("canary"),
 		input.List(weights, "weights", "canary: the shares of the traffic before all of it, in percent, rising.").Like("[10, 50]"),
+		input.String(&e.OnUnknown, "on-unknown", "canary: what a step does that has seen requests of both releases and come to no verdict: roll back, or go on to the next share, since verify judges it again.").OneOf(OnUnknownBack, OnUnknownGoOn).Or(OnUnknownBack).Like("promote"),
 		input.Env(variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from.").OfRelease().Like("{LOG: info, DB_URL: {env: SHOP_DB_URL}}"),
 		input.Int(&e.Keep, "keep", "How many good releases stay on the target, stopped, besides what is live: going back to one of them is a start and no pull.", 0, 20).Or("2").Like("3"),
 		input.Duration(&e.Drain, "drain", "How long a release may finish its requests before it is removed.").Or("10s").Like("30s"),

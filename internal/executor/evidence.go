@@ -390,6 +390,11 @@ func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 		e.wait() // what fails goes back first
 	}
 	x.log.Info("verdict on the canary", "verdict", e.Verdict.String(), "why", e.Reason)
+	if e.Verdict == verdict.Unknown && x.Config.OnUnknown == config.OnUnknownGoOn && e.Seen.Requests > 0 {
+		e.wait()
+		x.log.Warn("there is no verdict at this share, and nothing against the release: it goes on", "why", e.Reason)
+		return nil
+	}
 	if e.Verdict != verdict.Pass {
 		return fmt.Errorf("the verdict is %s: %s", e.Verdict, e.Reason)
 	}

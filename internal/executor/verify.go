@@ -20,13 +20,15 @@ import (
 type Judging struct {
 	Release  release.ID                 // what it was started for, its digest at least; "" is what is live
 	RollBack func(verdict.Verdict) bool // whether this verdict moves the traffic back
+	Observe  bool                       // a fail verdict changes nothing, and says what it would have done
 	Watch    time.Duration              // how long to go on after a pass; what is good already is only watched
 }
 
 // Verification is how the verification of what is live ended.
 type Verification struct {
 	Release   release.Release
-	Watched   bool // it was good already, and watched for a while
+	Watched   bool   // it was good already, and watched for a while
+	Observed  string // what a fail verdict would have done
 	Evidence  Evidence
 	Back      RolledBack // the rollback that the verdict asked for
 	BackErr   error      // why the traffic did not go back, or not to something that works
@@ -256,13 +258,7 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		e.wait()
 		return v, nil
 	}
-	if j.RollBack(e.Verdict) {
-		v.BackErr = fault.Errorf(fault.HalfWay, "there is no good release to go back to").WithHint("name one: backstep rollback --to …")
-		if in.From.Restored {
-			v.BackErr = fault.Errorf(fault.HalfWay, "%s became live by a rollback, and a rollback is never rolled back", in.From.Release).
-				WithHint("look at it yourself; a person may go further back: backstep rollback --to …")
-		}
-	}
+	x.stays(j, &v, in)
 	// A verdict on what somebody has rolled back meanwhile would undo that.
 	armed := x.token(started, 0)
 	if err := x.undisturbed(context.WithoutCancel(ctx), started, armed); errors.Is(err, errDisturbed) || errors.Is(err, target.ErrFenced) {
@@ -270,6 +266,9 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		return v, x.overtaken(ctx, fmt.Errorf("the verdict %s on %s is not written: %w", e.Verdict, in.From.Release, err))
 	}
 	event, err := x.record(ctx, nil, func(newest ledger.Event) (ledger.Event, error) {
+		if v.Observed != "" {
+			return ledger.Disarm(newest, key, "only observed: verdict "+e.Verdict.String()+": "+e.Reason, e.text(), x.Stamp())
+		}
 		if v.Watched && e.Verdict != verdict.Fail {
 			return ledger.Disarm(newest, key, "it was watched, and nothing was found", e.text(), x.Stamp())
 		}
@@ -298,6 +297,25 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		x.clear(ctx, now) // nobody goes back to what was warm within seconds any more
 	}
 	return v, nil
+}
+
+// stays says why a verdict that could move the traffic does not.
+func (x *Executor) stays(j Judging, v *Verification, in *ledger.Intent) {
+	e := v.Evidence
+	if j.Observe && e.Verdict == verdict.Fail {
+		v.Observed = "it would have found no way back"
+		if in.To.Digest != "" {
+			v.Observed = fmt.Sprintf("it would have gone back to %s: %s", in.To, in.Reason)
+		}
+		x.log.Warn("only observed: a verdict changes nothing", "verdict", e.Verdict.String(), "why", e.Reason, "otherwise", v.Observed)
+	}
+	if j.RollBack(e.Verdict) {
+		v.BackErr = fault.Errorf(fault.HalfWay, "there is no good release to go back to").WithHint("name one: backstep rollback --to …")
+		if in.From.Restored {
+			v.BackErr = fault.Errorf(fault.HalfWay, "%s became live by a rollback, and a rollback is never rolled back", in.From.Release).
+				WithHint("look at it yourself; a person may go further back: backstep rollback --to …")
+		}
+	}
 }
 
 // disarm ends a verify that came to no verdict. It is no part of what failed: the next run does it when this one cannot.

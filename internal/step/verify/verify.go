@@ -32,6 +32,7 @@ const (
 	report   = "report"
 	hold     = "hold"
 	rollBack = "rollback"
+	observe  = "observe"
 	promote  = "promote"
 )
 
@@ -54,8 +55,8 @@ func Step(kinds config.Kinds) step.Step {
 			"bake and evidence of its own. With `on-fail: rollback` the rollback happens in this very process.",
 		Inputs: append(append(place.Inputs(),
 			input.Bind(&judging.Release, "digest", "The digest that is to be judged, as deploy hands it on, or its ID; when another one is live, nothing is touched and the exit code is 7. Empty is what is live.", release.ParseID).FromStep(),
-			input.String(&onFail, "on-fail", "What a fail verdict does: report only, or roll back in the same process.").
-				OneOf(report, rollBack).Or(report),
+			input.String(&onFail, "on-fail", "What a fail verdict does: report it (exit 3), roll back in the same process, or observe: say what would have been done, and go on (exit 0).").
+				OneOf(report, rollBack, observe).Or(report),
 			input.String(&onUnknown, "on-unknown", "What an unknown verdict does: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one).").
 				OneOf(hold, rollBack, promote).Or(hold),
 			input.Span(&judging.Watch, "watch", "How long to go on watching after a pass, for example 30m. What is good already is only watched: a scheduled job can call it at any time. It goes back by the same rules, and gives way to every deploy.").Or("0s"),
@@ -72,6 +73,7 @@ func Step(kinds config.Kinds) step.Step {
 			policy := func(v verdict.Verdict) string {
 				return map[verdict.Verdict]string{verdict.Fail: onFail, verdict.Unknown: onUnknown}[v]
 			}
+			judging.Observe = onFail == observe
 			judging.RollBack = func(v verdict.Verdict) bool { return policy(v) == rollBack }
 			v, err := x.Verify(ctx, judging)
 			if err != nil {
@@ -96,6 +98,9 @@ func Step(kinds config.Kinds) step.Step {
 				rows = append(rows, [2]string{"serves again", back.Release.String()}, [2]string{"rollback took", seconds + " s"})
 				values = append(values, step.Value{Output: outRolled, Value: back.Release.Reference()},
 					step.Value{Output: outSeconds, Value: seconds})
+			}
+			if v.Observed != "" {
+				rows = append(rows, [2]string{"observed", v.Observed})
 			}
 			rows = append(rows, step.Secrets(back.Changed)...)
 			rows = append(rows, step.Unwritten(cmp.Or(back.Unwritten, v.Unwritten))...)
@@ -131,6 +136,8 @@ func ending(v executor.Verification, policy string) error {
 	case policy == rollBack:
 		return fault.Errorf(fault.RolledBack, "verdict %s on %s: %s; %s serves again", e.Verdict, v.Release, e.Reason, v.Back.Release).
 			WithHint("find the cause; then backstep unfreeze, and deploy a new build")
+	case policy == observe:
+		return nil
 	case e.Verdict == verdict.Fail:
 		return fault.Errorf(fault.VerdictFail, "verdict fail on %s: %s", v.Release, e.Reason).
 			WithHint("to go back: backstep rollback")
