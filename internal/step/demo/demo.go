@@ -97,6 +97,7 @@ environments:
     target: {kind: process, socket: %q}
     drain: 1s
     settle: 500ms
+    try: 5s
     verify:
       bake: 5s
       probes: [{kind: http, path: /, rate: 50}]
