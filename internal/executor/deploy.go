@@ -102,6 +102,9 @@ func (x *Executor) deployOnce(ctx context.Context, d Deployment) (Deployed, erro
 		return done, err
 	})
 	out.Seq, out.Took = finished.Seq, x.world.Now().Sub(begin)
+	if errors.Is(err, ledger.ErrTakenOver) {
+		return out, x.overtaken(ctx, fmt.Errorf("deploy %s: %w", r, err))
+	}
 	if err != nil {
 		return out, fault.Errorf(fault.HalfWay, "%s serves, but the ledger does not say so: %w", r, err).
 			WithHint("the next run repairs it")

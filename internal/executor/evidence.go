@@ -16,6 +16,7 @@ import (
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/verdict"
 	"github.com/backstep/backstep/internal/verdict/ticks"
+	"github.com/backstep/backstep/internal/wayback"
 )
 
 // tick is how often evidence is judged.
@@ -79,7 +80,7 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 		return Evidence{}, fault.Errorf(fault.HalfWay, "%s is not on the target", r).
 			WithHint("deploy it again, or roll back")
 	}
-	if in.Phase == plan.Failed {
+	if in.Phase == plan.Failed && in.Ended {
 		return Evidence{Verdict: verdict.Fail, Reason: dead(*in)}, nil
 	}
 	// Who else has traffic is good to know; a load balancer that is away is no reason to judge nobody.
@@ -96,7 +97,7 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	}
 	of := asked{addresses: in.Addresses(), other: x.watchOther(asking, seen.pending, b.other)}
 	sources := x.sources(asking, seen.pending, checks, of, *in, beside(state, r), begin, b)
-	died := x.watchLife(asking, seen.pending, *in)
+	died := x.watchLife(asking, seen.pending, *in, b.other)
 	err = x.judge(ctx, &seen, sources, died, begin, b.duration, b.patience)
 	stop()
 	for _, s := range sources {
@@ -156,7 +157,7 @@ const (
 
 // watchLife says once why the release failed on a target, or that it ended since it was first looked at. A target that cannot be
 // reached is no evidence.
-func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first plan.Instance) <-chan string {
+func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first plan.Instance, other *release.Release) <-chan string {
 	died := make(chan string, 1)
 	running.Go(func() {
 		pace := time.NewTicker(lifeEvery)
@@ -168,7 +169,7 @@ func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first
 				cancel()
 				switch {
 				case err != nil || in == nil:
-				case in.Phase == plan.Failed:
+				case in.Phase == plan.Failed && (in.Ended || !x.unwell(ctx, s, other)):
 					died <- dead(*in)
 					return
 				case in.Restarts > first.Restarts:
@@ -186,6 +187,18 @@ func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first
 	return died
 }
 
+// unwell says whether the release beside the one that is judged has the same trouble: what only the checks of the target say, such as a
+// HEALTHCHECK, is nothing against a release when they say it of both.
+func (x *Executor) unwell(ctx context.Context, s wayback.Site, other *release.Release) bool {
+	if other == nil || other.Digest == "" {
+		return false
+	}
+	one, cancel := context.WithTimeout(ctx, lifeTimeout)
+	defer cancel()
+	in, err := s.Target.Find(one, other.ID())
+	return err != nil || in != nil && !in.Ended && in.Phase != plan.Ready && in.Phase != plan.Parked
+}
+
 // watchOther keeps the addresses of the release beside the one that is judged, while it is ready on the first target.
 func (x *Executor) watchOther(ctx context.Context, running *sync.WaitGroup, other *release.Release) *atomic.Pointer[[]string] {
 	var at atomic.Pointer[[]string]
@@ -196,7 +209,12 @@ func (x *Executor) watchOther(ctx context.Context, running *sync.WaitGroup, othe
 		one, cancel := context.WithTimeout(ctx, lifeTimeout)
 		defer cancel()
 		in, err := x.sites[0].Target.Find(one, other.ID())
-		if err != nil || in == nil || in.Phase != plan.Ready || in.Address == "" {
+		if err != nil {
+			return
+		}
+		// One that was ready and is not any more is asked on: what has hit it may have hit both.
+		was := at.Load() != nil
+		if in == nil || in.Ended || in.Phase == plan.Parked || in.Address == "" || in.Phase != plan.Ready && !was {
 			at.Store(nil)
 			return
 		}
@@ -378,6 +396,17 @@ func way(sources []*source, at time.Duration) Way {
 	return w
 }
 
+// halfWay is how far the evidence against a release may have come for it to go on without a verdict.
+const halfWay = 0.5
+
+// against is how far the evidence has come on the way to a fail, from 0 to 1.
+func (e Evidence) against() float64 {
+	if len(e.Ways) == 0 {
+		return 1
+	}
+	return e.Ways[len(e.Ways)-1].Fail
+}
+
 // watchCanary waits for a pass between two weights. Anything else ends the deploy.
 func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 	steps := len(x.Config.Weights)
@@ -390,9 +419,9 @@ func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 		e.wait() // what fails goes back first
 	}
 	x.log.Info("verdict on the canary", "verdict", e.Verdict.String(), "why", e.Reason)
-	if e.Verdict == verdict.Unknown && x.Config.OnUnknown == config.OnUnknownGoOn && e.Seen.Requests > 0 {
+	if e.Verdict == verdict.Unknown && x.Config.OnUnknown == config.OnUnknownGoOn && e.Seen.Requests > 0 && e.against() < halfWay {
 		e.wait()
-		x.log.Warn("there is no verdict at this share, and nothing against the release: it goes on", "why", e.Reason)
+		x.log.Warn("there is no verdict at this share, and little against the release: it goes on", "why", e.Reason)
 		return nil
 	}
 	if e.Verdict != verdict.Pass {

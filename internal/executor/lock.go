@@ -51,6 +51,9 @@ var errEnded = errors.New("it was ended by another run")
 // listen looks whether the ledger has moved on since the event numbered seen, and what that means for our intent. A ledger that
 // does not answer means nothing: the target refuses what may not be done any more.
 func (x *Executor) listen(ctx context.Context, in ledger.Intent, seen uint64, lost context.CancelCauseFunc) uint64 {
+	// The next beat is due: a ledger that is slow to answer must not make us look dead.
+	ctx, cancel := context.WithTimeout(ctx, ledger.BeatEvery/2)
+	defer cancel()
 	if moved, err := x.Ledger.Moved(ctx, seen); err != nil || !moved {
 		return seen
 	}

@@ -152,6 +152,16 @@ func (s sight) everywhere(id release.ID) bool {
 	return true
 }
 
+// parked says whether every target has an instance of the release that runs, or only has to be started.
+func (s sight) parked(id release.ID) bool {
+	for _, state := range s.fleet {
+		if in := state.Find(id); in == nil || in.Phase != plan.Ready && in.Phase != plan.Parked {
+			return false
+		}
+	}
+	return true
+}
+
 // failed says whether the release has failed on a target.
 func (s sight) failed(id release.ID) bool {
 	in := s.find(id)

@@ -79,15 +79,9 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 	if err != nil || out.Already {
 		return out, err
 	}
-	if !now.everywhere(out.Release.ID()) {
-		_, err := x.configs.start(out.Release)
-		if err == nil {
-			err = x.available(ctx, out.Release)
-		}
-		if err != nil {
-			return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: %w", out.Release, err).
-				WithHint("name another release with --to, or push the image again")
-		}
+	if err := x.open(ctx, now.sight, out.Release); err != nil {
+		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: %w", out.Release, err).
+			WithHint("name another release with --to, or push the image again")
 	}
 	x.log.Info("rolling back", "from", out.Left.String(), "to", out.Release.String(), "why", out.Why)
 	started, err := x.startRollback(ctx, now.sight, out, r.Reason)
@@ -175,11 +169,13 @@ func (x *Executor) chosen(now sight, r Rollback) (RolledBack, error) {
 	if live == nil {
 		return RolledBack{}, fault.Inputf("nothing is live in environment %s", x.Name)
 	}
-	if live.Restored && r.To == "" || live.Release.Named(r.To) {
+	to, why, err := now.newest.State.WayBack(r.To)
+	// One image in another configuration has the same version and digest: only when there is no other of that name is it here already.
+	here := live.Release.Named(r.To) && (err != nil || r.To == string(live.Release.ID()))
+	if live.Restored && r.To == "" || here {
 		return RolledBack{Release: live.Release, Already: true, Seq: now.newest.Seq,
 			Why: fmt.Sprintf("already back on %s, by event %d; further back takes --to", live.Release, live.Seq)}, nil
 	}
-	to, why, err := now.newest.State.WayBack(r.To)
 	if err != nil {
 		return RolledBack{}, err
 	}
@@ -349,8 +345,8 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	if err != nil || r.DryRun || out.Already {
 		return out, err
 	}
-	if !now.everywhere(out.Release.ID()) && !x.reachable(ctx, out.Release) {
-		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: it is not on the target, and cannot be had from the registry: %w", out.Release, silent).
+	if err := x.reachable(ctx, now, out.Release); err != nil {
+		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: %w: %w", out.Release, err, silent).
 			WithHint("name another release with --to, or see to the registry first")
 	}
 	record.Number.Sub++
@@ -379,12 +375,23 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	return out, nil
 }
 
-// reachable says whether r can be started: a registry that takes no events may still give images.
-func (x *Executor) reachable(ctx context.Context, r release.Release) bool {
+// open says why r cannot be given the traffic, or nil: it is ready everywhere, or there and only has to be started, or its image and its
+// secrets can be had.
+func (x *Executor) open(ctx context.Context, now sight, r release.Release) error {
+	if now.everywhere(r.ID()) || now.parked(r.ID()) {
+		return nil
+	}
+	if _, err := x.configs.start(r); err != nil {
+		return err
+	}
+	return x.available(ctx, r)
+}
+
+// reachable is open for a while only: a registry that takes no events may still give images.
+func (x *Executor) reachable(ctx context.Context, now sight, r release.Release) error {
 	ctx, cancel := context.WithTimeout(ctx, ledgerAnswers)
 	defer cancel()
-	_, err := x.configs.start(r)
-	return err == nil && x.available(ctx, r) == nil
+	return x.open(ctx, now, r)
 }
 
 // chosenByTarget is where a rollback goes, by the record on the targets, with the note that it leaves.
@@ -395,7 +402,7 @@ func (x *Executor) chosenByTarget(now sight, record plan.Claim, r Rollback) (Rol
 	switch {
 	case r.decided != nil && r.decided.ID() != record.Wanted.ID():
 		back, out.Why = r.decided, "the ledger said so before it was gone"
-	case record.Wanted.Named(r.To):
+	case record.Wanted.Named(r.To) && (back == nil || !back.Named(r.To) || r.To == string(record.Wanted.ID())):
 		out.Release, out.Left, out.Already = record.Wanted, release.Release{}, now.serves(record.Wanted.ID())
 		out.Why = fmt.Sprintf("already on %s", record.Wanted)
 		return out, note, standing(now, record.Wanted)

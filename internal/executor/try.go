@@ -50,8 +50,9 @@ func (x *Executor) try(ctx context.Context, s wayback.Site, r release.Release) e
 	rule := x.tryRule()
 	seen := &collector{}
 	var whole verdict.Pair
-	for begin := time.Now(); ; {
-		x.tryRound(ctx, *in, serving, seen)
+	asked := map[int]time.Time{}
+	for begin, turn := time.Now(), 0; ; turn++ {
+		x.tryRound(ctx, *in, serving, turn, asked, seen)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -87,18 +88,25 @@ func (x *Executor) tryRule() verdict.Rule {
 		Bake: x.Config.Try, Tick: tick})
 }
 
-// tryRound asks each probe once: of the staged release, and then of the one that serves.
-func (x *Executor) tryRound(ctx context.Context, in plan.Instance, serving *plan.Instance, into *collector) {
-	for _, p := range x.triable() {
+// tryRound asks each probe that is due: of the staged release, and then of the one that serves. One that is rare by its configuration is
+// asked as often as it takes to tell.
+func (x *Executor) tryRound(ctx context.Context, in plan.Instance, serving *plan.Instance, turn int, asked map[int]time.Time, into *collector) {
+	for i, p := range x.triable() {
+		if time.Since(asked[i]) < min(p.Every, x.Config.Try/tryChecks) {
+			continue
+		}
+		asked[i] = time.Now()
 		check := func(address string) probe.Result {
 			one, cancel := context.WithTimeout(ctx, p.Timeout)
 			defer cancel()
 			return p.Probe.Check(one, address)
 		}
-		result := check(in.Address)
+		own := in.Addresses()
+		result := check(own[turn%len(own)])
 		var other *probe.Result
 		if serving != nil {
-			o := check(serving.Address)
+			others := serving.Addresses()
+			o := check(others[turn%len(others)])
 			other = &o
 		}
 		if ctx.Err() == nil {

@@ -294,6 +294,9 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 	}
 	now := x.settle(ctx, event)
 	if e.Verdict == verdict.Pass && now.newest.State.Live != nil && now.newest.State.Live.Release.ID() == in.From.Release.ID() {
+		if j.Watch > 0 && !v.Watched {
+			return v, nil // it is watched next, and the way back stays warm
+		}
 		x.clear(ctx, now) // nobody goes back to what was warm within seconds any more
 	}
 	return v, nil

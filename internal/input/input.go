@@ -232,6 +232,9 @@ func sectionKey(key string) error {
 	if !sectionShape.MatchString(key) {
 		return fmt.Errorf("%q: want a name of a-z, 0-9 and -, for example job", key)
 	}
+	if last := key[strings.LastIndex(key, "-")+1:]; last == "idle" || last == "parked" || strings.Trim(last, "0123456789") == "" {
+		return fmt.Errorf("%q: a name must not end in idle, parked or a number: containers are named so", key)
+	}
 	return nil
 }
 

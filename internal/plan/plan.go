@@ -43,6 +43,7 @@ const (
 // Replica is one of several copies of a release on a target.
 type Replica struct {
 	Phase   Phase  `json:"phase"`
+	Ended   bool   `json:"ended,omitempty"`   // it has failed since its process does not run: no check is needed to tell
 	Reason  string `json:"reason,omitempty"`  // why it failed, or what it is waiting for
 	Address string `json:"address,omitempty"` // host:port at which it is asked now
 	Front   string `json:"front,omitempty"`   // host:port for a load balancer, which never means another release; Address when empty
@@ -55,6 +56,7 @@ type Instance struct {
 	Weight  int             `json:"weight"`            // percent of the traffic, 0 to 100
 	Address string          `json:"address,omitempty"` // host:port that always means this release, whatever has the traffic
 	Reason  string          `json:"reason,omitempty"`  // why it failed, or what it is waiting for
+	Ended   bool            `json:"ended,omitempty"`   // it has failed since a process of it does not run: no check is needed to tell
 	// Restarts counts how often the target has started it again by itself, after it ended.
 	Restarts int `json:"restarts,omitempty"`
 	// Jobs says whether the parts of it that have no traffic are at work; "" when it has none.
@@ -65,12 +67,13 @@ type Instance struct {
 
 // Sum makes what the replicas say what the instance says: it has failed when one has, and is ready when all are.
 func (in *Instance) Sum() {
-	in.Phase, in.Reason = Ready, ""
+	in.Phase, in.Reason, in.Ended = Ready, "", false
 	worst := map[Phase]int{Ready: 0, Parked: 1, Starting: 2, Failed: 3}
 	for i, r := range in.Replicas {
 		if i == 0 {
 			in.Address = r.Address
 		}
+		in.Ended = in.Ended || r.Ended
 		if worst[r.Phase] > worst[in.Phase] {
 			if in.Phase, in.Reason = r.Phase, r.Reason; len(in.Replicas) > 1 && r.Reason != "" {
 				in.Reason = fmt.Sprintf("replica %d: %s", i+1, r.Reason)
@@ -236,7 +239,7 @@ func For(current State, wanted Wanted) Plan {
 	if serving != nil && serving.Release.ID() != wanted.Release.ID() {
 		id := serving.Release.ID()
 		from = &id
-		if wanted.Strategy == Canary {
+		if wanted.Strategy == Canary && serving.Phase == Ready { // there is nothing to compare with what has failed
 			for _, weight := range wanted.Weights {
 				if there != nil && weight <= there.Weight {
 					continue

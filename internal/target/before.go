@@ -59,6 +59,9 @@ func (b *before) see(ctx context.Context, state *plan.State, weights map[string]
 		for _, at := range in.Fronts() {
 			delete(foreign, at)
 		}
+		if in.Phase != plan.Parked && slices.Contains(in.Fronts(), "") {
+			foreign = nil // one of ours has lost its address: who has the traffic is perhaps that one
+		}
 	}
 	named := []release.Release{state.Claim.Wanted}
 	if state.Claim.Back != nil {
@@ -85,7 +88,7 @@ func (b *before) see(ctx context.Context, state *plan.State, weights map[string]
 // answerTimeout is how long a server may take to take a connection.
 const answerTimeout = time.Second
 
-// instanceBefore is how the servers are now: ready when all of them take connections.
+// instanceBefore is how the servers are now: ready when one of them takes connections.
 func instanceBefore(ctx context.Context, r release.Release) plan.Instance {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
@@ -105,6 +108,11 @@ func instanceBefore(ctx context.Context, r release.Release) plan.Instance {
 	}
 	asked.Wait()
 	in.Sum()
+	for _, r := range in.Replicas { // who keeps out those that are down is the load balancer
+		if r.Phase == plan.Ready {
+			in.Phase, in.Reason = plan.Ready, ""
+		}
+	}
 	return in
 }
 

@@ -115,9 +115,6 @@ func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.ID
 }
 
 func (b behind) Employ(ctx context.Context, by plan.Token, id release.ID) error {
-	if _, ok := b.before.get(id); ok {
-		return nil
-	}
 	return Employ(ctx, b.Backend, by, id)
 }
 

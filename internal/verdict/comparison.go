@@ -121,9 +121,10 @@ func scaled(list []alternative, by float64) []alternative {
 
 // Observe takes one tick.
 func (r *comparison) Observe(t Tick) Verdict {
-	if r.verdict != Unknown {
-		return r.verdict
+	if r.verdict == Fail {
+		return Fail
 	}
+	r.verdict = Unknown
 	if t.Candidate.Requests > 0 && t.Baseline.Requests > 0 {
 		r.seen, r.other = r.seen.Add(t.Candidate), r.other.Add(t.Baseline)
 		if t.Candidate.Errors > 0 {

@@ -104,9 +104,10 @@ func NewObjective(o ObjectiveOptions) Rule {
 
 // Observe takes one tick. Only the candidate is looked at.
 func (r *objective) Observe(t Tick) Verdict {
-	if r.verdict != Unknown {
-		return r.verdict
+	if r.verdict == Fail {
+		return Fail
 	}
+	r.verdict = Unknown
 	r.seen = r.seen.Add(t.Candidate)
 	if r.o.Block == 0 {
 		r.strength = r.fail(t.Candidate, arm.of)

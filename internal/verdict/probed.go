@@ -25,40 +25,41 @@ type probed struct {
 	bake        time.Duration
 	gates       gates
 	compared    bool // a tick had both sides
+	apart       bool // the last one had not
 	verdict     Verdict
 	reason      string
 }
 
 func (r *probed) Observe(t Tick) Verdict {
-	if r.verdict != Unknown {
-		return r.verdict
+	if r.verdict == Fail {
+		return Fail
 	}
 	if r.reason = r.gates.observe(t); r.reason != "" {
 		r.verdict = Fail
 		return Fail
 	}
+	// The rule whose evidence the tick is none of sees that time goes on.
+	pair, single := Tick{Elapsed: t.Elapsed}, Tick{Elapsed: t.Elapsed}
 	switch {
 	case t.Baseline.Requests > 0:
-		r.compared = true
-		r.said(r.both, t)
+		pair, r.compared, r.apart = t, true, false
 	case t.Candidate.Requests > 0:
-		r.said(r.alone, t)
-	default: // time goes on
-		r.said(r.both, t)
-		if r.verdict == Unknown && !r.compared {
-			r.said(r.alone, t)
-		}
+		single, r.apart = t, true
+	}
+	both, alone := r.both.Observe(pair), r.alone.Observe(single)
+	switch {
+	case both == Fail:
+		r.verdict, r.reason = Fail, r.both.Reason()
+	case alone == Fail:
+		r.verdict, r.reason = Fail, r.alone.Reason()
+	case both == Pass:
+		r.verdict, r.reason = Pass, r.both.Reason()
+	case alone == Pass && (!r.compared || r.apart): // the other one is not there any more
+		r.verdict, r.reason = Pass, r.alone.Reason()
+	default:
+		r.verdict = Unknown
 	}
 	return r.verdict
-}
-
-// said lets a rule see a tick. The objective alone passes only what was never compared.
-func (r *probed) said(rule Rule, t Tick) {
-	v := rule.Observe(t)
-	if v == Unknown || v == Pass && rule == r.alone && r.compared {
-		return
-	}
-	r.verdict, r.reason = v, rule.Reason()
 }
 
 func (r *probed) Reason() string {
@@ -83,11 +84,13 @@ func (r *probed) Progress() (fail, pass float64) {
 // gates find what is plain: a release that has never answered well while the other one does, and one that was well and does not answer
 // any more. A silence of a second meets three half-seconds at most, and is no verdict by itself.
 type gates struct {
-	other  Counts  // of the baseline, all of them
-	first  Pair    // until the first success of the candidate
-	begun  bool    // it had one
-	cells  [8]Pair // of the half-seconds, the last one being under way
-	number int64   // of the half-second that is under way
+	other  Counts        // of the baseline, all of them
+	first  Pair          // until the first success of the candidate
+	begun  bool          // it had one
+	cells  [8]Pair       // of the half-seconds, the last one being under way
+	number int64         // of the half-second that is under way
+	row    Pair          // the checks since the candidate has failed each time
+	since  time.Duration // when the first of them was
 }
 
 // cell is the half-second that the gates count in.
@@ -107,6 +110,12 @@ const (
 	usually = 0.05
 )
 
+// Checks that come more rarely than the half-seconds are found in a row: as many as rowChecks, over rowTime at least.
+const (
+	rowChecks = 5
+	rowTime   = 2 * time.Second
+)
+
 // neverWell is how many checks from the first on make a fail of a release that has never answered well.
 const neverWell = 3
 
@@ -122,6 +131,9 @@ func (g *gates) observe(t Tick) string {
 			return fmt.Sprintf("%d of %d failed, from the first on%s", c.Errors, c.Requests, beside(b))
 		}
 	}
+	if said := g.inARow(t); said != "" {
+		return said
+	}
 	newest := len(g.cells) - 1
 	n := int64(t.Elapsed / cell)
 	for range min(max(0, n-g.number), int64(len(g.cells))) {
@@ -133,17 +145,45 @@ func (g *gates) observe(t Tick) string {
 	var all Pair
 	for i := range g.cells {
 		one := g.cells[newest-i]
-		if one.Candidate.Errors == 0 || float64(g.other.Errors) > usually*float64(g.other.Requests)+1 {
+		if one.Candidate.Errors == 0 || !g.quietSide() {
 			return ""
 		}
 		all = Pair{all.Candidate.Add(one.Candidate), all.Baseline.Add(one.Baseline)}
 		for _, p := range plain {
-			if c, b := all.Candidate, all.Baseline; i+1 == p.cells && float64(c.Errors) >= p.share*float64(c.Requests) && float64(b.Errors) <= quiet*float64(b.Requests) {
+			if c, b := all.Candidate, all.Baseline; i+1 == p.cells && g.known(b) && float64(c.Errors) >= p.share*float64(c.Requests) && float64(b.Errors) <= quiet*float64(b.Requests) {
 				return fmt.Sprintf("%d of %d failed within %s%s", c.Errors, c.Requests, time.Duration(p.cells)*cell, beside(b))
 			}
 		}
 	}
 	return ""
+}
+
+// quietSide says whether the other side fails no more than usually.
+func (g *gates) quietSide() bool {
+	return float64(g.other.Errors) <= usually*float64(g.other.Requests)+1
+}
+
+// known says whether b tells how the other side is, or there never was one. One that is gone may have been hit by the same.
+func (g *gates) known(b Counts) bool { return b.Requests > 0 || g.other.Requests == 0 }
+
+// inARow finds a candidate that fails each time while the other one does not.
+func (g *gates) inARow(t Tick) string {
+	switch {
+	case t.Candidate.Requests == 0:
+		return ""
+	case t.Candidate.Errors < t.Candidate.Requests || t.Baseline.Errors > 0:
+		g.row = Pair{}
+		return ""
+	}
+	if g.row.Candidate.Requests == 0 {
+		g.since = t.Elapsed
+	}
+	g.row = Pair{g.row.Candidate.Add(t.Candidate), g.row.Baseline.Add(t.Baseline)}
+	c, b := g.row.Candidate, g.row.Baseline
+	if c.Requests < rowChecks || t.Elapsed-g.since < rowTime || !g.known(b) || !g.quietSide() {
+		return ""
+	}
+	return fmt.Sprintf("the last %d of %d failed%s", c.Errors, c.Requests, beside(b))
 }
 
 func beside(b Counts) string {

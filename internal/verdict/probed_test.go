@@ -163,10 +163,79 @@ func TestProbedAlone(t *testing.T) {
 	}
 	rule = defaultProbed()
 	rule.Observe(Tick{Elapsed: time.Second, Candidate: Counts{1, 0}, Baseline: Counts{1, 0}})
-	for at := 2 * time.Second; at <= 4*time.Second; at += checkEvery {
+	for at := 2 * time.Second; at <= 15*time.Second; at += checkEvery {
 		rule.Observe(Tick{Elapsed: at, Candidate: Counts{1, 1}})
 	}
-	if v := rule.Observe(Tick{Elapsed: 5 * time.Second}); v != Fail {
+	if v := rule.Observe(Tick{Elapsed: 16 * time.Second}); v != Fail {
 		t.Errorf("it fails since the other one is gone: %v, %s", v, rule.Reason())
+	}
+}
+
+// What stops answering is found at any rate of checks, and a side that vanishes or comes late costs no verdict.
+func TestProbedAtAnyRate(t *testing.T) {
+	run := func(every, until time.Duration, tick func(at time.Duration) (c, b Counts)) (Verdict, time.Duration, Rule) {
+		rule := defaultProbed()
+		for at := readEvery; at <= until; at += readEvery {
+			now := Tick{Elapsed: at}
+			if at%every == 0 {
+				now.Candidate, now.Baseline = tick(at)
+			}
+			if v := rule.Observe(now); v == Fail {
+				return v, at, rule
+			}
+		}
+		return rule.Observe(Tick{Elapsed: until + readEvery}), until, rule
+	}
+	well := Counts{1, 0}
+	for _, every := range []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 10 * time.Second} {
+		v, at, rule := run(every, 10*time.Minute, func(at time.Duration) (Counts, Counts) {
+			if at < 20*time.Second {
+				return well, well
+			}
+			return Counts{1, 1}, well
+		})
+		if limit := 20*time.Second + max(2100*time.Millisecond, 5*every); v != Fail || at > limit {
+			t.Errorf("a check every %s: %v after %s, want a fail within %s: %s", every, v, at, limit, rule.Reason())
+		}
+	}
+	// Both fail, and the other one is taken away as the target finds it unwell.
+	v, at, rule := run(checkEvery, watched, func(at time.Duration) (Counts, Counts) {
+		down := at > 20*time.Second && at < 28*time.Second
+		switch {
+		case down && at > 20250*time.Millisecond:
+			return Counts{1, 1}, Counts{}
+		case down:
+			return Counts{1, 1}, Counts{1, 1}
+		}
+		return well, well
+	})
+	if v == Fail && at < 22500*time.Millisecond {
+		t.Errorf("both were down: %v after %s: %s", v, at, rule.Reason())
+	}
+	for name, there := range map[string]func(at time.Duration) bool{
+		"it vanishes":           func(at time.Duration) bool { return at < watched/2 },
+		"it comes for a moment": func(at time.Duration) bool { return at > watched-time.Second && at < watched-800*time.Millisecond },
+	} {
+		v, _, rule := run(checkEvery, watched, func(at time.Duration) (Counts, Counts) {
+			if there(at) {
+				return well, well
+			}
+			return well, Counts{}
+		})
+		if v != Pass {
+			t.Errorf("%s: %v: %s", name, v, rule.Reason())
+		}
+	}
+	// After a pass the evidence goes on.
+	rule = defaultProbed()
+	for at := checkEvery; at <= watched+10*time.Second; at += checkEvery {
+		c := well
+		if at > watched+time.Second {
+			c = Counts{1, 1}
+		}
+		v = rule.Observe(Tick{Elapsed: at, Candidate: c, Baseline: well})
+	}
+	if v != Fail {
+		t.Errorf("it failed after the pass: %v", v)
 	}
 }

@@ -54,7 +54,7 @@ func (t *Tick) add(o Tick) {
 	}
 }
 
-// Rule judges ticks in the order they come. Once it has said Pass or Fail it stays with it.
+// Rule judges ticks in the order they come. Once it has said Fail it stays with it; a Pass holds for as long as the evidence does.
 type Rule interface {
 	// Observe takes one tick and returns what all ticks so far say.
 	Observe(Tick) Verdict

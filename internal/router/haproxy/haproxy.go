@@ -232,6 +232,10 @@ func (f front) Drain(ctx context.Context, address string, drain time.Duration) e
 			return err
 		}
 		for {
+			ours, err := f.stillOut(ctx, s)
+			if err != nil || !ours {
+				return err // somebody has given it traffic again, or given its place away
+			}
 			busy, err := f.sessions(ctx, s.name)
 			if err != nil {
 				return err
@@ -253,6 +257,16 @@ func (f front) Drain(ctx context.Context, address string, drain time.Duration) e
 		}
 	}
 	return nil
+}
+
+// stillOut says whether a server is out of the backend, at the address that it had.
+func (f front) stillOut(ctx context.Context, s server) (bool, error) {
+	servers, err := f.servers(ctx)
+	if err != nil {
+		return false, err
+	}
+	i := slices.IndexFunc(servers, func(now server) bool { return now.name == s.name })
+	return i >= 0 && servers[i].maintenance && servers[i].address == s.address, nil
 }
 
 // sessions is how many a server has now.

@@ -16,6 +16,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/target"
 )
 
 // portTries is how often a container is made anew because its port was taken.
@@ -139,8 +140,10 @@ func (d *docker) unpark(ctx context.Context, c container.InspectResponse, s spec
 	if !parked(c) {
 		return nil
 	}
-	if err := d.restarts(ctx, c.ID, s.restart); err != nil {
-		return fmt.Errorf("let the container be started again: %w", err)
+	if d.env.Routed { // else it is started, and gets its restarts back, when it takes the place of the one that serves
+		if err := d.restarts(ctx, c.ID, s.restart); err != nil {
+			return fmt.Errorf("let the container be started again: %w", err)
+		}
 	}
 	if err := d.rename(ctx, c.ID, d.nameOf(releaseOf(c.Config.Labels).ID(), roleOf(c), number)); err != nil {
 		return fmt.Errorf("rename the container: %w", err)
@@ -176,8 +179,8 @@ func (d *docker) Shift(ctx context.Context, by plan.Token, weights map[release.I
 		if id == to || len(web) == 0 || !d.serves(web[0]) {
 			continue
 		}
-		if err := d.stop(ctx, web[0], d.env.Drain); err != nil {
-			return fmt.Errorf("stop %s: %w", id.Short(), err)
+		if err := d.ends(ctx, by, web[0], d.env.Drain); err != nil {
+			return fmt.Errorf("%s: %w", id.Short(), err)
 		}
 		if err := d.restarts(ctx, web[0].ID, "no"); err != nil { // both would start with the engine, on one port
 			return fmt.Errorf("keep %s stopped: %w", id.Short(), err)
@@ -247,9 +250,22 @@ func (d *docker) leave(ctx context.Context, by plan.Token, id release.ID, drain 
 		return err
 	}
 	return each(all, func(c container.InspectResponse) error {
-		if err := d.stop(ctx, c, drain); err != nil {
-			return fmt.Errorf("stop the container: %w", err)
+		if err := d.ends(ctx, by, c, drain); err != nil {
+			return err
 		}
 		return then(c)
 	})
+}
+
+// ends stops a container, which may take as long as the grace, and looks at the claim again: when somebody else has it by then, what
+// was stopped may be what they want, and is started again.
+func (d *docker) ends(ctx context.Context, by plan.Token, c container.InspectResponse, grace time.Duration) error {
+	if err := d.stop(ctx, c, grace); err != nil {
+		return fmt.Errorf("stop the container: %w", err)
+	}
+	err := d.Holds(ctx, by)
+	if errors.Is(err, target.ErrFenced) && c.State.Running {
+		return errors.Join(err, d.start(context.WithoutCancel(ctx), c.ID))
+	}
+	return err
 }

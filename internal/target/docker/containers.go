@@ -283,7 +283,7 @@ func work(in *plan.Instance, whole spec, jobs replicas) {
 		working++
 		in.Restarts += c.RestartCount
 		if p, reason := phase(c); p == plan.Failed && in.Phase != plan.Failed {
-			in.Phase, in.Reason = plan.Failed, fmt.Sprintf("%s: %s", roleOf(c), reason)
+			in.Phase, in.Reason, in.Ended = plan.Failed, fmt.Sprintf("%s: %s", roleOf(c), reason), ended(c)
 		}
 	}
 	switch {
@@ -312,11 +312,12 @@ func (d *docker) replica(ctx context.Context, c container.InspectResponse) plan.
 	if r.Phase, r.Reason = phase(c); r.Phase == plan.Ready {
 		if err := d.asked(ctx, r.Address, s); err != nil {
 			r.Phase, r.Reason = plan.Starting, err.Error()
-			if c.RestartCount > 0 {
+			if c.RestartCount > 0 && !runsFor(c, loopTime) {
 				r.Phase, r.Reason = plan.Failed, restarted(c, err)
 			}
 		}
 	}
+	r.Ended = r.Phase == plan.Failed && ended(c)
 	return r
 }
 
@@ -340,6 +341,13 @@ func (d *docker) front(c container.InspectResponse, s spec) string {
 	}
 	for _, b := range c.NetworkSettings.Ports[s.portNumber()] {
 		return net.JoinHostPort(at.HostIP.String(), b.HostPort)
+	}
+	if c.HostConfig != nil { // it does not run: it has the port that it will have again
+		for _, b := range c.HostConfig.PortBindings[s.portNumber()] {
+			if b.HostPort != "" {
+				return net.JoinHostPort(at.HostIP.String(), b.HostPort)
+			}
+		}
 	}
 	return ""
 }

@@ -24,10 +24,7 @@ func (d *docker) Employ(ctx context.Context, by plan.Token, id release.ID) error
 	if err != nil {
 		return err
 	}
-	own := releases[id]
-	if len(own) == 0 {
-		return fmt.Errorf("%s is not on the target", id.Short())
-	}
+	own := releases[id]             // none of what served before the first release: then nobody's jobs work
 	others := map[string]replicas{} // by their roles
 	for other, all := range releases {
 		if other == id {
@@ -39,15 +36,19 @@ func (d *docker) Employ(ctx context.Context, by plan.Token, id release.ID) error
 			}
 		}
 	}
-	whole, m := d.wholeOf(own[0]), d.maker(by, releaseOf(own[0].Config.Labels))
+	var whole spec
+	var m *maker
+	if len(own) > 0 {
+		whole, m = d.wholeOf(own[0]), d.maker(by, releaseOf(own[0].Config.Labels))
+	}
 	for _, name := range slices.Sorted(maps.Keys(whole.roles)) {
-		if err := m.succeed(ctx, name, whole.roles[name], others[name]); err != nil {
+		if err := m.succeed(ctx, by, name, whole.roles[name], others[name]); err != nil {
 			return fmt.Errorf("role %s: %w", name, err)
 		}
 		delete(others, name)
 	}
 	for name, all := range others { // roles that the release does not have
-		if err := d.dismiss(ctx, all); err != nil {
+		if err := d.dismiss(ctx, by, all); err != nil {
 			return fmt.Errorf("role %s: %w", name, err)
 		}
 	}
@@ -55,9 +56,9 @@ func (d *docker) Employ(ctx context.Context, by plan.Token, id release.ID) error
 }
 
 // succeed takes one role from others to the release, in its order.
-func (m *maker) succeed(ctx context.Context, name string, r role, others replicas) error {
+func (m *maker) succeed(ctx context.Context, by plan.Token, name string, r role, others replicas) error {
 	if r.order == stopFirst {
-		if err := m.dismiss(ctx, others); err != nil {
+		if err := m.dismiss(ctx, by, others); err != nil {
 			return err
 		}
 	}
@@ -69,7 +70,7 @@ func (m *maker) succeed(ctx context.Context, name string, r role, others replica
 	if r.order == stopFirst {
 		return nil
 	}
-	return m.dismiss(ctx, others)
+	return m.dismiss(ctx, by, others)
 }
 
 // hire lets one container work.
@@ -95,10 +96,10 @@ func (m *maker) hire(ctx context.Context, role string, number int) error {
 }
 
 // dismiss stops containers and makes them idle.
-func (d *docker) dismiss(ctx context.Context, all replicas) error {
+func (d *docker) dismiss(ctx context.Context, by plan.Token, all replicas) error {
 	return each(all, func(c container.InspectResponse) error {
-		if err := d.stop(ctx, c, d.env.Drain); err != nil {
-			return fmt.Errorf("stop the container: %w", err)
+		if err := d.ends(ctx, by, c, d.env.Drain); err != nil {
+			return err
 		}
 		return d.layOff(ctx, c, idleEnd)
 	})

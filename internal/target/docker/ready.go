@@ -53,6 +53,18 @@ func output(h *container.Health) string {
 	return ""
 }
 
+// loopTime is how long a container that was restarted may run before one failed question is no sign of a crash loop any more.
+const loopTime = 10 * time.Second
+
+// runsFor says whether the container has run for as long without a restart.
+func runsFor(c container.InspectResponse, d time.Duration) bool {
+	since, err := time.Parse(time.RFC3339Nano, c.State.StartedAt)
+	return err == nil && time.Since(since) >= d
+}
+
+// ended says whether the container has no process, or only until it is restarted once more.
+func ended(c container.InspectResponse) bool { return !c.State.Running || c.State.Restarting }
+
 // restarted is why a container that the engine has started again counts as failed.
 func restarted(c container.InspectResponse, err error) string {
 	return fmt.Sprintf("it was restarted %d times and is not ready: %v", c.RestartCount, err)

@@ -63,7 +63,7 @@ func (in *instance) prepare() error {
 func (in *instance) observe() plan.Instance {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return plan.Instance{Release: in.Release, Phase: in.phase, Address: in.address, Reason: in.reason}
+	return plan.Instance{Release: in.Release, Phase: in.phase, Address: in.address, Reason: in.reason, Ended: in.phase == plan.Failed}
 }
 
 // alive says whether the instance is one that need not be started again.

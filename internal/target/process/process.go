@@ -85,6 +85,7 @@ type (
 	stageCall struct {
 		By plan.Token `json:"by"`
 		started
+		AsBefore bool `json:"as_before,omitempty"` // with the variables that it had
 	}
 	shiftCall struct {
 		By      plan.Token         `json:"by"`
@@ -227,11 +228,12 @@ func (c *client) Stage(ctx context.Context, by plan.Token, r release.Release) er
 	}
 	var with target.Started
 	if c.start != nil {
-		if with, err = c.start(r); err != nil {
+		if with, err = c.start(r); err != nil && in == nil {
 			return err
 		}
 	}
-	return c.call(ctx, stageTimeout, http.MethodPost, "/v1/stage", stageCall{by, started{r, with.Variables(), with.Config}}, nil)
+	// What is kept is started with what it had when today's secrets cannot be had: that is better than nothing.
+	return c.call(ctx, stageTimeout, http.MethodPost, "/v1/stage", stageCall{by, started{r, with.Variables(), with.Config}, err != nil}, nil)
 }
 
 func (c *client) Shift(ctx context.Context, by plan.Token, weights map[release.ID]int) error {

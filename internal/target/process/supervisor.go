@@ -318,7 +318,20 @@ func (s *Supervisor) holds(by plan.Token) error {
 }
 
 func (s *Supervisor) stage(ctx context.Context, c stageCall) error {
-	return s.begin(ctx, c.started, func() error { return s.holds(c.By) })
+	what := c.started
+	if c.AsBefore {
+		s.mu.Lock()
+		if in := s.find(what.Release.ID()); in != nil {
+			what = in.started
+		}
+		for _, one := range s.parked {
+			if one.Release.ID() == what.Release.ID() {
+				what = one
+			}
+		}
+		s.mu.Unlock()
+	}
+	return s.begin(ctx, what, func() error { return s.holds(c.By) })
 }
 
 // begin starts a release, unless it runs. may is asked, under the lock, before anything is downloaded, and again before

@@ -66,7 +66,7 @@ func (m *Memory) SetPhase(id release.ID, phase plan.Phase, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if in := m.find(id); in != nil {
-		in.Phase, in.Reason = phase, reason
+		in.Phase, in.Reason, in.Ended = phase, reason, phase == plan.Failed
 		return
 	}
 	m.fates[id] = fate{phase, reason}
@@ -259,9 +259,9 @@ func (m *Memory) Stage(ctx context.Context, by plan.Token, r release.Release) er
 			in = &m.instances[len(m.instances)-1]
 		}
 		m.images[r.ID()] = !m.lost[r.ID()]
-		in.Phase, in.Reason = plan.Ready, ""
+		in.Phase, in.Reason, in.Ended = plan.Ready, "", false
 		if f, ok := m.fates[r.ID()]; ok {
-			in.Phase, in.Reason = f.phase, f.reason
+			in.Phase, in.Reason, in.Ended = f.phase, f.reason, f.phase == plan.Failed
 		}
 		if m.logs[r.ID()] == nil {
 			m.logs[r.ID()] = []string{"starting " + r.String()}
