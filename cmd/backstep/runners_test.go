@@ -210,7 +210,7 @@ func TestE2EGitHubUnderAct(t *testing.T) {
 	}
 	tm.serves("shop ")
 
-	tm.rewrite(`does    = "fail"`, `does    = "work"`, "shop %s", "mended shop %s")
+	tm.rewrite(`does    = "fail"`, `does    = "work"`, `name    = "shop"`, `name    = "mended shop"`)
 	tm.commit("fix: discounts")
 	if ok, all = tm.act("push", "release.yml"); ok || !has(all, "error", "the environment is frozen") {
 		t.Fatal("the environment was not frozen")
@@ -279,7 +279,7 @@ func TestE2EGitLabPipeline(t *testing.T) {
 	}
 	tm.serves("shop ")
 
-	tm.rewrite(`does    = "fail"`, `does    = "work"`, "shop %s", "mended shop %s")
+	tm.rewrite(`does    = "fail"`, `does    = "work"`, `name    = "shop"`, `name    = "mended shop"`)
 	tm.commit("fix: discounts")
 	if ok, out = tm.gitlab(); ok || !strings.Contains(out, "the environment is frozen") {
 		t.Fatal("the environment was not frozen")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,7 +96,7 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	if served := beside(state, r); b.other == nil && served != nil {
 		b.other = &served.Release
 	}
-	of := asked{addresses: in.Addresses(), other: x.watchOther(asking, seen.pending, b.other)}
+	of := asked{addresses: in.Addresses(), other: x.watchOther(asking, seen.pending, b.other, in.Addresses())}
 	sources := x.sources(asking, seen.pending, checks, of, *in, beside(state, r), begin, b)
 	died := x.watchLife(asking, seen.pending, *in, b.other)
 	err = x.judge(ctx, &seen, sources, died, begin, b.duration, b.patience)
@@ -200,7 +201,7 @@ func (x *Executor) unwell(ctx context.Context, s wayback.Site, other *release.Re
 }
 
 // watchOther keeps the addresses of the release beside the one that is judged, while it is ready on the first target.
-func (x *Executor) watchOther(ctx context.Context, running *sync.WaitGroup, other *release.Release) *atomic.Pointer[[]string] {
+func (x *Executor) watchOther(ctx context.Context, running *sync.WaitGroup, other *release.Release, judged []string) *atomic.Pointer[[]string] {
 	var at atomic.Pointer[[]string]
 	if other == nil || other.Digest == "" {
 		return &at
@@ -214,7 +215,7 @@ func (x *Executor) watchOther(ctx context.Context, running *sync.WaitGroup, othe
 		}
 		// One that was ready and is not any more is asked on: what has hit it may have hit both.
 		was := at.Load() != nil
-		if in == nil || in.Ended || in.Phase == plan.Parked || in.Address == "" || in.Phase != plan.Ready && !was {
+		if in == nil || in.Ended || in.Phase == plan.Parked || in.Address == "" || in.Phase != plan.Ready && !was || slices.Contains(judged, in.Address) {
 			at.Store(nil)
 			return
 		}

@@ -54,3 +54,19 @@ func TestFromStep(t *testing.T) {
 		t.Error("only an input that says so takes what an earlier step hands on")
 	}
 }
+
+// Names of sections must not look like what containers are named.
+func TestSectionNames(t *testing.T) {
+	var got map[string]struct{}
+	in := input.Sections(&got, "roles", "Roles.", func(*struct{}) []input.Input { return nil })
+	for _, name := range []string{"job", "mail-queue", "idler", "job2"} {
+		if err := in.CheckKey(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"", "Job", "idle", "mail-idle", "parked", "job-2", "a.b"} {
+		if err := in.CheckKey(name); err == nil {
+			t.Errorf("%q was taken", name)
+		}
+	}
+}

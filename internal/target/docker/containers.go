@@ -306,8 +306,7 @@ func (d *docker) replica(ctx context.Context, c container.InspectResponse) plan.
 		r.Phase = plan.Parked
 		return r
 	case !d.env.Routed && !d.serves(c):
-		r.Phase = plan.Ready // to take the place of the one that runs
-		return r
+		return plan.Replica{Phase: plan.Ready} // to take the place of the one that runs, which has its address until then
 	}
 	if r.Phase, r.Reason = phase(c); r.Phase == plan.Ready {
 		if err := d.asked(ctx, r.Address, s); err != nil {
