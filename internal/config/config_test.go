@@ -451,3 +451,14 @@ func TestExamplesOfTheReference(t *testing.T) {
 		t.Errorf("saw %d of the sections whose options all have an example, want %d", seen, len(every))
 	}
 }
+
+// A key that nobody knows is answered with the nearest that somebody does, also within a section.
+func TestNearestKey(t *testing.T) {
+	for key, want := range map[string]string{"ulimit: {nofile: 1}": "did you mean ulimits?", "secret: {a: {env: B}}": "did you mean secrets?",
+		"roles: {job: {comand: [work]}}": "did you mean command?", "zzzzzzzzzz: 1": ""} {
+		_, err := parse("service: s\nrepository: r.example/s\nenvironments: {p: {target: {kind: docker, port: 80, publish: \"1.2.3.4:80\", " + key + "}}}")
+		if err == nil || fault.HintOf(err) != want && !(len(fault.Each(err)) > 0 && fault.HintOf(fault.Each(err)[0]) == want) {
+			t.Errorf("%s: %v, hint %q, want %q", key, err, fault.HintOf(err), want)
+		}
+	}
+}

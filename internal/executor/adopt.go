@@ -17,8 +17,9 @@ type Adoption struct {
 	Newest ledger.Event // before it was written, or the event that says so
 }
 
-// Adopt writes into the ledger what the targets know: the registry has moved, or was lost. A dry run only looks.
-func (x *Executor) Adopt(ctx context.Context, reason string, dryRun bool) (Adoption, error) {
+// Adopt writes into the ledger what the targets know: the registry has moved, or was lost. Show is called with it before anything is
+// written. A dry run only looks.
+func (x *Executor) Adopt(ctx context.Context, reason string, dryRun bool, show func(Adoption)) (Adoption, error) {
 	newest, err := x.Ledger.Newest(ctx)
 	if err != nil {
 		return Adoption{}, err
@@ -31,8 +32,11 @@ func (x *Executor) Adopt(ctx context.Context, reason string, dryRun bool) (Adopt
 		return Adoption{}, fault.Errorf(fault.Refused, "a target cannot be reached: what it knows would be lost").WithHint("run it again when all of them answer")
 	}
 	out := Adoption{Newest: newest}
-	if out.Estate, err = x.estate(now); err != nil || dryRun {
+	if out.Estate, err = x.estate(now); err != nil {
 		return out, err
+	}
+	if show(out); dryRun {
+		return out, nil
 	}
 	out.Newest, err = x.Ledger.Commit(ctx, func(e ledger.Event) (ledger.Event, error) {
 		if e.Seq != newest.Seq {

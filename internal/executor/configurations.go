@@ -21,7 +21,6 @@ import (
 // configurations are what releases are started with, as the ledger and the targets have them, and as backstep.yml wants it today.
 type configurations struct {
 	today   release.Configuration
-	unset   error               // the faults of its secrets
 	sources []string            // the variables that backstep.yml takes secrets from; no other is ever read
 	getenv  func(string) string // "" is not set
 	mask    func(secret string)
@@ -37,7 +36,7 @@ type configurations struct {
 const keyBytes = 32
 
 func newConfigurations(env *config.Environment, sources []string, getenv func(string) string, mask func(string)) *configurations {
-	return &configurations{today: env.Start, unset: env.Unset, sources: sources, getenv: getenv, mask: mask,
+	return &configurations{today: env.Start, sources: sources, getenv: getenv, mask: mask,
 		known: map[release.Fingerprint]release.Configuration{}, goods: map[release.ID]bool{}}
 }
 
@@ -97,6 +96,13 @@ func (c *configurations) of(id release.Fingerprint) (release.Configuration, bool
 	return config, ok || id == ""
 }
 
+// printKey is what the fingerprints of secrets are made with.
+func (c *configurations) printKey() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.key
+}
+
 // start is what r is started with: what it was started with when it was deployed, with the secrets of today.
 func (c *configurations) start(r release.Release) (target.Started, error) {
 	config, ok := c.of(r.Config)
@@ -109,10 +115,7 @@ func (c *configurations) start(r release.Release) (target.Started, error) {
 		return target.Started{}, fault.Errorf(fault.Input, "start %s: %w", r, err).
 			WithHint("set it in the job, or in the secrets of the environment")
 	}
-	c.mu.Lock()
-	key := c.key
-	c.mu.Unlock()
-	return target.Started{Values: values, Config: config, Secrets: config.Prints(key, c.secret)}, nil
+	return target.Started{Values: values, Config: config, Secrets: config.Prints(c.printKey(), c.secret)}, nil
 }
 
 // secret is today's value of a secret, "" when it is not set. Only what backstep.yml names is read: who can write the ledger must
@@ -139,10 +142,7 @@ func (c *configurations) secret(name, key, variable string) string {
 // changed names the secrets of r that are not what they were when it was deployed.
 func (c *configurations) changed(r release.Release) []string {
 	config, _ := c.of(r.Config)
-	c.mu.Lock()
-	key := c.key
-	c.mu.Unlock()
-	return config.Changed(key, c.secret)
+	return config.Changed(c.printKey(), c.secret)
 }
 
 // changedSince is where the configuration of r differs from that of what was live before.

@@ -142,18 +142,8 @@ func (s sight) find(id release.ID) *plan.Instance {
 	return nil
 }
 
-// everywhere says whether every target has an instance of the release that is ready.
-func (s sight) everywhere(id release.ID) bool {
-	for _, state := range s.fleet {
-		if in := state.Find(id); in == nil || in.Phase != plan.Ready {
-			return false
-		}
-	}
-	return true
-}
-
-// parked says whether every target has an instance of the release that runs, or only has to be started.
-func (s sight) parked(id release.ID) bool {
+// startable says whether every target has an instance of the release that runs, or only has to be started.
+func (s sight) startable(id release.ID) bool {
 	for _, state := range s.fleet {
 		if in := state.Find(id); in == nil || in.Phase != plan.Ready && in.Phase != plan.Parked {
 			return false
@@ -192,7 +182,7 @@ type healed struct {
 
 // heal ends what earlier runs have left behind, and brings the targets to where the ledger says, until there is nothing
 // left to do. It begins with the event known, which was just read or written, or reads the newest when that is nil. An intent
-// whose run is alive is a refusal, unless spare says that it may stand.
+// whose run is alive is a refusal, unless the policy spares or overrules it.
 func (x *Executor) heal(ctx context.Context, known *ledger.Event, p policy) (healed, error) {
 	var out healed
 	dead, ahead := ledger.Key{}, uint64(0)

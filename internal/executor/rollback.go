@@ -375,10 +375,10 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	return out, nil
 }
 
-// open says why r cannot be given the traffic, or nil: it is ready everywhere, or there and only has to be started, or its image and its
+// open says why r cannot be given the traffic, or nil: it runs everywhere, or only has to be started there, or its image and its
 // secrets can be had.
 func (x *Executor) open(ctx context.Context, now sight, r release.Release) error {
-	if now.everywhere(r.ID()) || now.parked(r.ID()) {
+	if now.startable(r.ID()) {
 		return nil
 	}
 	if _, err := x.configs.start(r); err != nil {

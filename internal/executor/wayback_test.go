@@ -808,7 +808,7 @@ func TestAdoptAfterTheLedgerWasLost(t *testing.T) {
 	p.book = &ledgertest.Memory{}
 	p.refused(p.deploy("1.0.0"), fault.HalfWay, "but the ledger ends with event 0")
 	before := p.state().Claim
-	out, err := p.run().Adopt(t.Context(), "lost", false)
+	out, err := p.run().Adopt(t.Context(), "lost", false, func(Adoption) {})
 	p.must(err)
 	if out.Live.Release != p.image("1.1.0") || len(out.Good) != 1 || out.Good[0].Release != p.image("1.0.0") {
 		t.Errorf("adopted %+v", out.Estate)
@@ -819,7 +819,7 @@ func TestAdoptAfterTheLedgerWasLost(t *testing.T) {
 	if now.Number.Compare(before.Number) <= 0 || now.Key != before.Key {
 		t.Errorf("the claim is %+v, was %+v", now, before)
 	}
-	if _, err := p.run().Adopt(t.Context(), "again", false); fault.CodeOf(err) != fault.Input {
+	if _, err := p.run().Adopt(t.Context(), "again", false, func(Adoption) {}); fault.CodeOf(err) != fault.Input {
 		t.Errorf("adopted twice: %v", err)
 	}
 	_, err = ledger.Unfreeze(p.newest(), "", "mended", ledger.Stamp{})

@@ -8,9 +8,9 @@ import (
 	"github.com/backstep/backstep/internal/release"
 )
 
-// Number orders the claims on a target. Epoch counts the ledgers that have taken the target over from another one. Seq is the number of an event of the ledger; Sub counts the claims made under
-// that event: 0 is what the event itself gives, 1 the second phase of its run, and without the ledger whoever comes next
-// takes the following one.
+// Number orders the claims on a target. Epoch counts the ledgers that have taken the target over from another one. Seq is
+// the number of an event of the ledger; Sub counts the claims made under that event: 0 is what the event itself gives, 1
+// the second phase of its run, and without the ledger whoever comes next takes the following one.
 type Number struct {
 	Epoch uint64 `json:"epoch,omitempty"`
 	Seq   uint64 `json:"seq"`

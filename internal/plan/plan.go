@@ -84,11 +84,11 @@ func (in *Instance) Sum() {
 
 // Addresses are where probes ask it, one replica after the other.
 func (in Instance) Addresses() []string {
-	all := []string{in.Address}
-	for i, r := range in.Replicas {
-		if i == 0 {
-			all = nil
-		}
+	if len(in.Replicas) == 0 {
+		return []string{in.Address}
+	}
+	var all []string
+	for _, r := range in.Replicas {
 		all = append(all, r.Address)
 	}
 	return all

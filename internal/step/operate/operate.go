@@ -296,17 +296,15 @@ func Adopt(kinds config.Kinds) step.Step {
 			input.Bool(&dryRun, "dry-run", step.DryRunHelp),
 		},
 		func(ctx context.Context, x *executor.Executor, out io.Writer, asJSON bool) error {
-			shown, err := x.Adopt(ctx, reason, true)
-			if err == nil && !asJSON {
-				adoption(out, x.Name, shown)
-			}
-			if err == nil && !dryRun {
-				shown, err = x.Adopt(ctx, reason, false)
-			}
+			adopted, err := x.Adopt(ctx, reason, dryRun, func(a executor.Adoption) {
+				if !asJSON {
+					adoption(out, x.Name, a)
+				}
+			})
 			if err != nil || !asJSON {
 				return err
 			}
-			return json.NewEncoder(out).Encode(shown)
+			return json.NewEncoder(out).Encode(adopted)
 		})
 }
 

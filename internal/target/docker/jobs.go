@@ -42,7 +42,7 @@ func (d *docker) Employ(ctx context.Context, by plan.Token, id release.ID) error
 		whole, m = d.wholeOf(own[0]), d.maker(by, releaseOf(own[0].Config.Labels))
 	}
 	for _, name := range slices.Sorted(maps.Keys(whole.roles)) {
-		if err := m.succeed(ctx, by, name, whole.roles[name], others[name]); err != nil {
+		if err := m.succeed(ctx, name, whole.roles[name], others[name]); err != nil {
 			return fmt.Errorf("role %s: %w", name, err)
 		}
 		delete(others, name)
@@ -56,9 +56,9 @@ func (d *docker) Employ(ctx context.Context, by plan.Token, id release.ID) error
 }
 
 // succeed takes one role from others to the release, in its order.
-func (m *maker) succeed(ctx context.Context, by plan.Token, name string, r role, others replicas) error {
+func (m *maker) succeed(ctx context.Context, name string, r role, others replicas) error {
 	if r.order == stopFirst {
-		if err := m.dismiss(ctx, by, others); err != nil {
+		if err := m.dismiss(ctx, m.by, others); err != nil {
 			return err
 		}
 	}
@@ -70,7 +70,7 @@ func (m *maker) succeed(ctx context.Context, by plan.Token, name string, r role,
 	if r.order == stopFirst {
 		return nil
 	}
-	return m.dismiss(ctx, by, others)
+	return m.dismiss(ctx, m.by, others)
 }
 
 // hire lets one container work.

@@ -67,6 +67,11 @@ const (
 )
 
 var (
+	pathShape     = regexp.MustCompile(`^/`)
+	cpusShape     = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
+	signalShape   = regexp.MustCompile(`^SIG[A-Z0-9+-]+$`)
+	gpusShape     = regexp.MustCompile(`^(all|[1-9][0-9]*)$`)
+	capShape      = regexp.MustCompile(`^[A-Z_]+$`)
 	sizeShape     = regexp.MustCompile(`^[1-9][0-9]*[kmg]?$`)
 	volumeShape   = regexp.MustCompile(`^[A-Za-z0-9/][A-Za-z0-9_./-]*:/[^:]*(:ro)?$`)
 	tmpfsShape    = regexp.MustCompile(`^/[^:]*(:[a-z0-9=,]+)?$`)
@@ -90,7 +95,7 @@ func (s *spec) inputs() []input.Input {
 		input.Int(&s.port, "port", "The port that the release listens on.", 1, 65535).Must().Like("8080"),
 		input.Int(&s.replicas, "replicas", "How many containers a release has, behind a router. It is ready when all of them are, and they share its traffic.", 1, 100).Or("1").Like("2"),
 		input.String(&s.ready, "ready", "A path that answers with a status below 400 once it is ready. The image's HEALTHCHECK counts as well. With neither, it is ready when its port takes connections.").
-			Matching(regexp.MustCompile(`^/`), "/health"),
+			Matching(pathShape, "/health"),
 		input.List(&s.networks, "networks", "The networks it is attached to, which exist already; the first one is where it is asked. The engine's bridge when it is left out.").Like("[shop]"),
 		input.String(&s.publish, "publish", "ip:port of the host to publish the port on, or, behind a router, only the ip: each container gets a free port there, and keeps it. Needed when the containers' own addresses cannot be reached, and without a router.").Like("10.0.0.5"),
 		input.String(&s.reach, "reach", "How the load balancer reaches a container: by a port of this host, which is chosen once and kept, or by its own address on the first network, which the engine gives to another container after a restart.").
@@ -103,14 +108,14 @@ func (s *spec) inputs() []input.Input {
 		input.List(&s.command, "command", "The arguments, in place of the image's.").Like("[serve, --verbose]"),
 		input.String(&s.user, "user", "The user it runs as, as uid or uid:gid; the image's own when it is left out.").Like(`"1000:1000"`),
 		input.String(&s.restart, "restart", "What the engine does when the release ends.").OneOf("no", "on-failure", "unless-stopped", "always").Or("always").Like("on-failure"),
-		input.String(&s.stopSignal, "stop-signal", "The signal that asks it to end; the image's own when it is left out.").Matching(regexp.MustCompile(`^SIG[A-Z0-9+-]+$`), "SIGQUIT"),
+		input.String(&s.stopSignal, "stop-signal", "The signal that asks it to end; the image's own when it is left out.").Matching(signalShape, "SIGQUIT"),
 		input.Duration(&s.stopTimeout, "stop-timeout", "How long it may take to end before it is killed; as long as drain when it is left out.").Like("30s"),
 		input.Map(&s.health, "healthcheck", "A check of the engine's own, in place of the image's: command, interval, timeout, start-period, retries; or disable: true.").
 			Matching(healthShape, "interval=5s").
 			Like(`{command: "curl -fs http://127.0.0.1:8080/health", interval: 5s, timeout: 2s, retries: 3}`),
 		input.String(&s.memory, "memory", "The most memory it may use.").Matching(sizeShape, "512m"),
-		input.String(&s.cpus, "cpus", "The most processors it may use.").Matching(regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`), "1.5"),
-		input.String(&s.gpus, "gpus", "How many GPUs it gets, or all.").Matching(regexp.MustCompile(`^(all|[1-9][0-9]*)$`), "all"),
+		input.String(&s.cpus, "cpus", "The most processors it may use.").Matching(cpusShape, "1.5"),
+		input.String(&s.gpus, "gpus", "How many GPUs it gets, or all.").Matching(gpusShape, "all"),
 		input.String(&s.shm, "shm-size", "The size of /dev/shm; the engine's default when it is left out.").Matching(sizeShape, "256m"),
 		input.Map(&s.ulimits, "ulimits", "Limits of the kernel by their names, as soft:hard or one number for both.").Matching(ulimitShape, "nofile=65536").Like(`{nofile: "1024:65536", nproc: 4096}`),
 		input.Map(&s.log, "log", "Where its output goes: driver, size and files, and other options of the driver by their names. Three files of 10m when it is left out.").
@@ -120,7 +125,7 @@ func (s *spec) inputs() []input.Input {
 		input.Bool(&s.init, "init", "An init of the engine's is its first process, which ends orphans.").Like("true"),
 		input.Bool(&s.readOnly, "read-only", "It cannot write to its own files.").Like("true"),
 		input.Sections(&s.roles, "roles", "Parts of a release that have no traffic, such as the workers of a queue, by their names. They work while the release has all the traffic, and go forward and back with it. What a role leaves out is as in the target.", (*role).inputs).Like("{job: {command: [work], order: stop-first}}"),
-		input.List(&s.dropped, "cap-drop", "Capabilities of the kernel that it does not get.").Matching(regexp.MustCompile(`^[A-Z_]+$`), "ALL"),
+		input.List(&s.dropped, "cap-drop", "Capabilities of the kernel that it does not get.").Matching(capShape, "ALL"),
 		input.List(&s.security, "security-opt", "Options of the kernel's security modules.").Matching(securityShape, "no-new-privileges"),
 	}
 	for i := range all {
@@ -137,9 +142,9 @@ func (r *role) inputs() []input.Input {
 		input.List(&r.command, "command", "The arguments.").Like("[work, --queue, orders]"),
 		input.Env(&r.env, "env", "Variables besides those of the environment.").Like("{QUEUE: orders, QUEUE_URL: {env: QUEUE_URL}}"),
 		input.String(&r.memory, "memory", "The most memory it may use.").Matching(sizeShape, "512m"),
-		input.String(&r.cpus, "cpus", "The most processors it may use.").Matching(regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`), "1.5"),
+		input.String(&r.cpus, "cpus", "The most processors it may use.").Matching(cpusShape, "1.5"),
 		input.Map(&r.health, "healthcheck", "A check of the engine's own; none when it is left out.").Matching(healthShape, "interval=5s").Like(`{command: "pgrep worker", interval: 10s}`),
-		input.String(&r.stopSignal, "stop-signal", "The signal that asks it to end.").Matching(regexp.MustCompile(`^SIG[A-Z0-9+-]+$`), "SIGQUIT"),
+		input.String(&r.stopSignal, "stop-signal", "The signal that asks it to end.").Matching(signalShape, "SIGQUIT"),
 		input.Duration(&r.stopTimeout, "stop-timeout", "How long it may take to end before it is killed; as long as drain when it is left out.").Like("2m"),
 	}
 }
