@@ -206,7 +206,7 @@ func (w *world) live(ctx context.Context) error {
 // report prints what was done, and what is wrong.
 func report(o options, worlds []*world, faults []error, took time.Duration) error {
 	var sum tally
-	violations := 0
+	var violations []error
 	for n, w := range worlds {
 		w.tally.bad = w.customers.longest
 		if h := w.house; h == nil || h.worlds[0] == w { // they share it
@@ -216,15 +216,16 @@ func report(o options, worlds []*world, faults []error, took time.Duration) erro
 		w.tally.events, w.tally.voids = len(w.past.events), w.past.voids
 		sum = sum.plus(w.tally)
 		if err := faults[n]; err != nil && !errors.Is(err, context.Canceled) {
-			violations++
-			w.explain(o, err)
+			err = fmt.Errorf("%s %s, step %d: %w", w.service, w.env, w.tally.steps, err)
+			violations = append(violations, err)
+			w.explain(err)
 		}
 	}
 	killed, passed := worlds[0].points.covered()
-	fmt.Printf("%s\nkilled at         %d of %d points\nviolations        %d\n", sum, killed, passed, violations)
+	fmt.Printf("%s\nkilled at         %d of %d points\nviolations        %d\n", sum, killed, passed, len(violations))
 	switch {
-	case violations > 0:
-		return fmt.Errorf("a promise is broken; seed %d", o.seed)
+	case len(violations) > 0: // said again: of a long report, a CI host shows the end
+		return fmt.Errorf("a promise is broken; seed %d, target %s, registry %s\n%w", o.seed, o.target, o.registry, errors.Join(violations...))
 	case sum.deploys == 0 || errors.Join(faults...) != nil:
 		return errors.New("interrupted")
 	}
@@ -236,8 +237,8 @@ func report(o options, worlds []*world, faults []error, took time.Duration) erro
 const explained = 30
 
 // explain prints how it came to a violation.
-func (w *world) explain(o options, violation error) {
-	fmt.Printf("\nVIOLATION in %s %s, step %d, seed %d, target %s, registry %s: %v\n", w.service, w.env, w.tally.steps, o.seed, o.target, o.registry, violation)
+func (w *world) explain(violation error) {
+	fmt.Printf("\nVIOLATION in %v\n", violation)
 	fmt.Printf("\nthe last steps:\n%s\n", strings.Join(w.last, "\n"))
 	fmt.Println("the history, newest last; each event with its own digest and that of the one before it:")
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
