@@ -74,7 +74,7 @@ environments:
     env: {ADDR: ":8080", SHOP_COLOUR: %[6]s, SHOP_TOKEN: {env: SHOP_SECRET}}
     drain: 1s
     settle: 0s
-    verify: {bake: 200ms, patience: 30s, probes: [{kind: http, rate: 200}]}
+    verify: {bake: 200ms, patience: 30s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 200}]}
 `
 
 // newHouse makes the house numbered n, and its worlds; what it returns besides ends it.

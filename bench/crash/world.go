@@ -81,7 +81,7 @@ environments:
     drain: 1s
     settle: 0s
     try: 0s
-    verify: {bake: 200ms, patience: 30s, probes: [{kind: http, rate: 500}]}
+    verify: {bake: 200ms, patience: 30s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 500}]}
 `
 
 // newWorld makes the world numbered n below dir; what it returns besides ends it.

@@ -18,27 +18,28 @@ type arm struct {
 	blind   bool // it sees nothing from before the deploy
 }
 
-// ours is the comparison with the protocol's null, an odds ratio of 1.
-func ours(o verdict.ComparisonOptions) verdict.Rule {
-	o.Harmless, o.Intolerable, o.Beta, o.Bake = 1, 2.5, 0.01, horizon
+// ours is the comparison with the protocol's null, a ratio of 1.
+func ours(o verdict.Options) verdict.Rule {
+	o.Harmless, o.Ratio, o.Objective, o.Negligible, o.Beta, o.Bake = 1, 2.5, 0.01, 0.001, 0.01, horizon
 	return verdict.NewComparison(o)
 }
 
-// What verify allows a release that warms up.
+// What verify allows a release that warms up, and what replay allows two sides that are read apart.
 const (
 	warmUp = time.Minute
-	cold   = 3.2
+	cold   = 3
+	skew   = 5 * time.Second
 )
 
-func warm(alpha float64) verdict.ComparisonOptions {
-	return verdict.ComparisonOptions{Alpha: alpha, WarmUp: warmUp, Cold: cold}
+func warm(alpha float64) verdict.Options {
+	return verdict.Options{Alpha: alpha, WarmUp: warmUp, Skew: skew}
 }
 
 var arms = []arm{
 	{name: "comparison", shipped: func() verdict.Rule { return ours(warm(0.01)) },
 		knob: func(k float64) verdict.Rule { return ours(warm(math.Exp(-k))) }, low: 1, high: 12},
-	{name: "comparison, no warm-up", shipped: func() verdict.Rule { return ours(verdict.ComparisonOptions{Alpha: 0.01}) },
-		knob: func(k float64) verdict.Rule { return ours(verdict.ComparisonOptions{Alpha: math.Exp(-k)}) }, low: 1, high: 12},
+	{name: "comparison, no warm-up", shipped: func() verdict.Rule { return ours(verdict.Options{Alpha: 0.01}) },
+		knob: func(k float64) verdict.Rule { return ours(verdict.Options{Alpha: math.Exp(-k)}) }, low: 1, high: 12},
 	{name: "comparison, no history", shipped: func() verdict.Rule { return ours(warm(0.01)) },
 		knob: func(k float64) verdict.Rule { return ours(warm(math.Exp(-k))) }, low: 1, high: 12, blind: true},
 	{name: "argo", shipped: verdict.Argo, knob: func(k float64) verdict.Rule {

@@ -34,6 +34,19 @@ type world struct {
 	latency bool    // requests have a latency, with a speed of its own in each tick
 	slowPod bool    // one of the baseline's nine pods is slow
 
+	// What hangs together for longer than a tick; these are simulated second by second.
+	wander  float64       // the standard deviation of the log of each side's intensity, which wanders by itself,
+	within  time.Duration // and its correlation time
+	pareto  float64       // errors come in heaps with a Pareto tail of 1.5, this many at least; 0 is not
+	spread  int           // over so many ticks at most
+	split   bool          // the candidate's part doubles in the middle of a tick, while an incident of both begins
+	retries bool          // who gets an error asks again after a second, twice at most
+	bot     bool          // somebody gets errors from the old side only, until some time
+	cold    time.Duration // how long the candidate has three times the errors
+	skew    time.Duration // how much later the baseline is read
+	step    bool          // the errors of both sides are ten times as many from some time on, for ten minutes
+	ramp    bool          // they rise to that within five minutes
+
 	ratio  float64       // of the candidate's error rate to that of a good release; 0 is all requests failing
 	slower float64       // of the candidate's latency to that of a good release
 	onset  time.Duration // when the candidate turns bad
@@ -49,6 +62,18 @@ var nulls = []world{
 	{name: "N5 warm-up", burst: 1, ratio: 1, warmUp: true},
 	{name: "N6 slow baseline pod", burst: 1, ratio: 1, latency: true, slower: 1, slowPod: true},
 	{name: "N7 missing and resets", burst: 1, ratio: 1, missing: true},
+	{name: "N8 wandering, 0.5 in 30 s", ratio: 1, wander: 0.5, within: 30 * time.Second},
+	{name: "N8 wandering, 0.5 in 2 min", ratio: 1, wander: 0.5, within: 2 * time.Minute},
+	{name: "N8 wandering, 1 in 30 s", ratio: 1, wander: 1, within: 30 * time.Second},
+	{name: "N9 heaps in a tick", ratio: 1, pareto: 1},
+	{name: "N9 heaps over 3 to 10 ticks", ratio: 1, pareto: 1, spread: 10},
+	{name: "N9 heaps of 5 over 3 to 10 ticks", ratio: 1, pareto: 5, spread: 10},
+	{name: "N10 the split changes", ratio: 1, split: true},
+	{name: "N11 clients ask again", ratio: 1, retries: true, step: true},
+	{name: "N12 a bot at the old side", ratio: 1, bot: true},
+	{name: "N13 cold for 45 s", ratio: 1, cold: 45 * time.Second},
+	{name: "N14 read 5 s apart", ratio: 1, skew: 5 * time.Second, step: true},
+	{name: "N15 a ramp of both", ratio: 1, ramp: true},
 	{name: "latency as ever", burst: 1, ratio: 1, latency: true, slower: 1},
 }
 
@@ -129,6 +154,9 @@ func (g generator) binomial(n int, p float64) int {
 // run is the ticks of one run: the hour before the deploy, and the half-hour after it.
 func (g generator) run(into []verdict.Tick, s setting, w world) []verdict.Tick {
 	into = into[:0]
+	if w.fine() {
+		return newCourse(g, s, w).run(into)
+	}
 	incident := time.Duration(g.Float64() * float64(horizon-2*time.Minute))
 	phase := 2 * math.Pi * g.Float64()
 	var keptC, keptB verdict.Counts

@@ -51,10 +51,10 @@ environments:
     drain: 2s
     settle: 100ms
     try: 0s
-    verify: {bake: 2s, patience: 20s, probes: [{kind: http, rate: 100}]}
+    verify: {bake: 2s, patience: 20s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 100}]}
   solo:
     target: {kind: docker, port: 8080, publish: "127.0.0.1:%d"}
-    verify: {bake: 1s, patience: 20s, probes: [{kind: http, rate: 200}]}
+    verify: {bake: 1s, patience: 20s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 200}]}
   counted:
     target: {kind: docker, port: 8080}
     router: {kind: haproxy, socket: %[3]s, backend: %[4]s}
@@ -62,7 +62,7 @@ environments:
     drain: 2s
     settle: 100ms
     try: 0s
-    verify: {bake: 3s, patience: 60s, probes: [{kind: haproxy, socket: %[3]s, backend: %[4]s}]}
+    verify: {bake: 3s, patience: 60s, negligible: 20%%, intolerable: 20%%, probes: [{kind: haproxy, socket: %[3]s, backend: %[4]s}]}
 `, service, repository, balancer.Socket, balancer.Backend, strategy, solo)
 }
 

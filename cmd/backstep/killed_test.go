@@ -55,7 +55,7 @@ func newWorldAt(t testing.TB, registryHost string) *world {
 	t.Cleanup(func() { <-ended })
 	w.proxy, w.registry = "http://"+supervisor.Address(), registryHost+"/acme/shop"
 	config := fmt.Sprintf("service: shop\nrepository: %s\nenvironments:\n  production:\n    target: {kind: process, socket: %s}\n    drain: 1s\n    settle: 0s\n    try: 0s\n"+
-		"    verify: {bake: 200ms, patience: 30s, probes: [{kind: http, rate: 500}]}\n", w.registry, filepath.Join(state, "s"))
+		"    verify: {bake: 200ms, patience: 30s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 500}]}\n", w.registry, filepath.Join(state, "s"))
 	if err := os.WriteFile(filepath.Join(w.dir, "backstep.yml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

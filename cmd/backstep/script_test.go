@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("BACKSTEP_ACTOR", "ada")
 			return os.WriteFile(filepath.Join(env.WorkDir, "backstep.yml"), []byte("service: shop\nrepository: "+env.Getenv("REG")+
 				"\nenvironments:\n  production:\n    target: {kind: process, socket: "+socket+"}\n    drain: 1s\n    settle: 0s\n    try: 0s\n    ready-timeout: 20s\n"+
-				"    verify: {bake: 1s, patience: 20s, probes: [{kind: http, rate: 200}]}\n"), 0o644)
+				"    verify: {bake: 1s, patience: 20s, negligible: 20%, intolerable: 20%, probes: [{kind: http, rate: 200}]}\n"), 0o644)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken, "outage": outage, "answers": answers},
 	})

@@ -73,7 +73,7 @@ type Verify struct {
 	Probes                              []ProbeConfig
 	Bake, Patience, WarmUp              time.Duration
 	Objective, Intolerable, Alpha, Beta float64
-	Harmless                            float64
+	Harmless, Negligible                float64 // Negligible is 0 when it was left out
 }
 
 // ProbeConfig is configured evidence: a probe or a meter.
@@ -81,6 +81,7 @@ type ProbeConfig struct {
 	Name    string        // the kind, and its place when there are several
 	Every   time.Duration // between two checks, or two readings
 	Timeout time.Duration
+	Skew    time.Duration // how far apart a meter may read two releases
 	Probe   probe.Probe
 	Meter   probe.Meter
 	Err     error // the faults of secrets that are not set: there is neither a probe nor a meter then
@@ -118,12 +119,13 @@ func (e *Environment) inputs(strategy *string, weights *[]string, variables *map
 
 func (v *Verify) inputs() []input.Input {
 	return []input.Input{
-		input.Duration(&v.Bake, "bake", "How long a release must stay well before it counts as good.").Or("1m"),
-		input.Duration(&v.Patience, "patience", "How much longer than the bake to wait for enough evidence; as long as the bake when it is left out."),
+		input.Duration(&v.Bake, "bake", "How long a release must stay well before it counts as good.").Or("5m"),
+		input.Duration(&v.Patience, "patience", "How much longer than the bake to wait for enough evidence; five times the bake when it is left out."),
 		input.Span(&v.WarmUp, "warm-up", "How long a good release may have up to three times the errors of the one before, with cold caches; a third of the bake at most.").Or("1m"),
-		input.Bind(&v.Harmless, "harmless", "Beside another release that has traffic: the odds ratio of an error that a good release stays under.", parseOdds).Or("1"),
-		input.Share(&v.Objective, "objective", "The error rate that a good release stays under.").Or("1%"),
-		input.Share(&v.Intolerable, "intolerable", "The error rate that a pass has to exclude; five times the objective when it is left out."),
+		input.Bind(&v.Harmless, "harmless", "Beside the release before it: the ratio of error rates that a good release stays under.", parseOdds).Or("1"),
+		input.Share(&v.Negligible, "negligible", "Beside the release before it: a pass excludes two to two and a half times its error rate, unless the difference is below this, which nobody minds. One point for checks, a tenth of a point for what customers got, when it is left out.").Like("0.5%"),
+		input.Share(&v.Objective, "objective", "The error rate that a good release stays under, where there is none to compare it with.").Or("1%"),
+		input.Share(&v.Intolerable, "intolerable", "The error rate that a pass has to exclude, where there is no release to compare with; twice the objective when it is left out."),
 		input.Share(&v.Alpha, "alpha", "At most this share of good releases gets the verdict fail.").Or("1%"),
 		input.Share(&v.Beta, "beta", "At most this share of intolerable releases gets the verdict pass.").Or("1%"),
 	}
@@ -295,6 +297,9 @@ func (r *reader) strategy(e *Environment, fields map[string]field, strategy stri
 	}
 }
 
+// patienceOfBake is how many times the bake evidence is waited for.
+const patienceOfBake = 5
+
 func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 	v := &e.Verify
 	var fields map[string]field
@@ -304,10 +309,10 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 	before := len(r.faults)
 	r.inputs(f.value, fields, v.inputs(), "probes")
 	if v.Patience == 0 {
-		v.Patience = v.Bake
+		v.Patience = patienceOfBake * v.Bake
 	}
 	if v.Intolerable == 0 {
-		v.Intolerable = min(5*v.Objective, 0.9)
+		v.Intolerable = min(2*v.Objective, 0.9)
 	}
 	if len(r.faults) == before && v.Intolerable <= v.Objective {
 		r.fault(f.key, "intolerable %g is not above objective %g", v.Intolerable, v.Objective)
@@ -351,6 +356,7 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 // opener is the inputs of a kind, and what makes p's probe or meter of them.
 func opener(k probe.Kind, p *ProbeConfig) ([]input.Input, func() error) {
 	if k.NewMeter != nil {
+		p.Skew = k.Skew
 		inputs, open := k.NewMeter()
 		return inputs, func() (err error) { p.Meter, err = open(); return err }
 	}

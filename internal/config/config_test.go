@@ -86,7 +86,7 @@ func TestWhole(t *testing.T) {
 	if got := strings.Join(c.Secrets, " "); got != "Bearer abc postgres://secret" && got != "postgres://secret Bearer abc" {
 		t.Errorf("secrets to mask: %q", got)
 	}
-	if d := s.Verify; s.Strategy != plan.BlueGreen || d.Bake != time.Minute || d.Patience != time.Minute || d.Objective != 0.01 || d.Intolerable != 0.05 {
+	if d := s.Verify; s.Strategy != plan.BlueGreen || d.Bake != 5*time.Minute || d.Patience != 25*time.Minute || d.Objective != 0.01 || d.Intolerable != 0.02 {
 		t.Errorf("the defaults are %+v, strategy %s", d, s.Strategy)
 	}
 }
@@ -398,6 +398,7 @@ func TestExamplesOfTheReference(t *testing.T) {
 			key, _, _ := strings.Cut(line, ":")
 			return line + "\n" + regexp.MustCompile("(?m)^"+key+": .*\n").ReplaceAllString(docker, "")
 		},
+		"verify":                          replace(router, router+"    verify: {%s}\n"),
 		"environments.NAME":               replace(router, router+"    %s\n"),
 		"target: {kind: docker}":          replace("port: 8080", "%s"),
 		"roles of target: {kind: docker}": replace("port: 8080", "port: 8080, roles: {job: {%s}}"),

@@ -93,11 +93,15 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	seen := Evidence{pending: &sync.WaitGroup{}}
 	begin := time.Now()
 	checks := &collector{}
-	if served := beside(state, r); b.other == nil && served != nil {
-		b.other = &served.Release
+	other := beside(state, r)
+	if b.other == nil && other != nil {
+		b.other = &other.Release
+	}
+	if other == nil && b.other != nil { // it is warm; what it had before is history
+		other = state.Find(b.other.ID())
 	}
 	of := asked{addresses: in.Addresses(), other: x.watchOther(asking, seen.pending, b.other, in.Addresses())}
-	sources := x.sources(asking, seen.pending, checks, of, *in, beside(state, r), begin, b)
+	sources := x.sources(asking, seen.pending, checks, of, *in, other, begin, b)
 	died := x.watchLife(asking, seen.pending, *in, b.other)
 	err = x.judge(ctx, &seen, sources, died, begin, b.duration, b.patience)
 	stop()
@@ -305,14 +309,13 @@ func beside(state plan.State, r release.Release) *plan.Instance {
 	return most
 }
 
-// sources starts to take all evidence there is of a release: the probes together, and each meter. A meter compares, when another
-// release has traffic beside it.
+// sources starts to take all evidence there is of a release: the probes together, and each meter. What has customers beside it is compared
+// with them.
 func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *collector, of asked, in plan.Instance, other *plan.Instance,
 	begin time.Time, b baking) []*source {
-	v, bake, patience := x.Config.Verify, b.duration, b.patience
 	var meters []config.ProbeConfig
 	rules := 0
-	for _, p := range v.Probes {
+	for _, p := range x.Config.Verify.Probes {
 		if p.Err != nil {
 			continue // reported by unopened, where it matters
 		}
@@ -323,29 +326,26 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 			askers.Go(func() { ask(ctx, p, of, checks) })
 		}
 	}
-	share := b.alpha / float64(rules+len(meters))
-	objective := verdict.ObjectiveOptions{Objective: v.Objective, Intolerable: v.Intolerable, Alpha: share, Beta: v.Beta, Bake: bake, Patience: patience,
-		Tick: block, Block: block}
-	comparison := verdict.ComparisonOptions{Harmless: v.Harmless, Intolerable: 2.5 * v.Harmless, Rate: v.Intolerable,
-		WarmUp: min(v.WarmUp, bake/3), Cold: verdict.Cold, Alpha: share, Beta: v.Beta, Bake: bake, Block: block}
+	rule := func(name string, negligible float64) verdict.Setting {
+		return verdict.Setting{Rule: name, Options: x.ruleOptions(b, negligible, b.alpha/float64(rules+len(meters)))}
+	}
 	var all []*source
 	if rules > 0 {
-		all = append(all, &source{record: ticks.Series{Name: "checks"}, rule: verdict.NewProbed(comparison, objective), take: func() []verdict.Tick {
+		all = append(all, newSource("checks", rule(verdict.Probed, negligibleOfChecks), func() []verdict.Tick {
 			counts := checks.take()
 			return []verdict.Tick{{Elapsed: time.Since(begin), Candidate: counts.Candidate, Baseline: counts.Baseline}}
-		}})
+		}))
 	}
 	for _, p := range meters {
-		alone := objective
-		alone.Tick = max(p.Every, block)
-		s := &source{record: ticks.Series{Name: p.Name, Bounds: p.Meter.Bounds()}, rule: verdict.NewObjective(alone)}
+		by := rule(verdict.Metered, negligibleOfCustomers)
+		by.Tick, by.Skew = max(p.Every, block), p.Skew
 		subjects := []probe.Subject{subject(in)}
 		if other != nil {
 			subjects = append(subjects, subject(*other))
-			s.rule = verdict.NewComparison(comparison)
 		}
 		reader := &reading{meter: p, of: subjects, begin: begin, log: x.log}
-		s.take = reader.taken
+		s := newSource(p.Name, by, reader.taken)
+		s.record.Bounds = p.Meter.Bounds()
 		askers.Go(func() {
 			reader.run(ctx)
 			if c, ok := p.Meter.(io.Closer); ok {
@@ -355,6 +355,34 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 		all = append(all, s)
 	}
 	return all
+}
+
+// What nobody minds, unless the configuration says something else: of checks there are few, and of customers many.
+const (
+	negligibleOfChecks    = 0.01
+	negligibleOfCustomers = 0.001
+)
+
+// intolerableRatio is the ratio of error rates that a pass excludes, in multiples of what is harmless.
+const intolerableRatio = 2.5
+
+// ruleOptions are what the configuration says of a good release.
+func (x *Executor) ruleOptions(b baking, negligible, alpha float64) verdict.Options {
+	v := x.Config.Verify
+	if v.Negligible > 0 {
+		negligible = v.Negligible
+	}
+	return verdict.Options{Harmless: v.Harmless, Objective: v.Objective, WarmUp: min(v.WarmUp, b.duration/3), Ratio: intolerableRatio * v.Harmless,
+		Negligible: negligible, Intolerable: v.Intolerable, Alpha: alpha, Beta: v.Beta, Bake: b.duration}
+}
+
+// newSource is a source that is judged by a rule.
+func newSource(name string, by verdict.Setting, take func() []verdict.Tick) *source {
+	rule, err := by.New()
+	if err != nil {
+		panic(err) // the names are ours
+	}
+	return &source{record: ticks.Series{Name: name, Rule: by}, rule: rule, take: take}
 }
 
 // subject is an instance as meters find it.
@@ -412,7 +440,7 @@ func (e Evidence) against() float64 {
 func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 	steps := len(x.Config.Weights)
 	e, err := x.bake(ctx, baking{release: r, alpha: alphaOfCanary * x.Config.Verify.Alpha / float64(steps),
-		duration: x.Config.Verify.Bake / time.Duration(steps+1), patience: x.Config.Verify.Patience})
+		duration: x.Config.Verify.Bake / time.Duration(steps+1), patience: x.Config.Verify.Patience / time.Duration(steps+1)})
 	if err != nil {
 		return err
 	}

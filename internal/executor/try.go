@@ -81,11 +81,9 @@ func (x *Executor) try(ctx context.Context, s wayback.Site, r release.Release) e
 
 // tryRule is the rule of the checks, with the part of alpha that trying has.
 func (x *Executor) tryRule() verdict.Rule {
-	v := x.Config.Verify
-	alpha := alphaOfTry * v.Alpha
-	return verdict.NewProbed(verdict.ComparisonOptions{Harmless: v.Harmless, Intolerable: 2.5 * v.Harmless, Cold: verdict.Cold, Alpha: alpha, Beta: v.Beta,
-		WarmUp: v.WarmUp, Bake: x.Config.Try}, verdict.ObjectiveOptions{Objective: v.Objective, Intolerable: v.Intolerable, Alpha: alpha, Beta: v.Beta,
-		Bake: x.Config.Try, Tick: tick})
+	o := x.ruleOptions(baking{duration: x.Config.Try}, negligibleOfChecks, alphaOfTry*x.Config.Verify.Alpha)
+	o.WarmUp = x.Config.Verify.WarmUp
+	return verdict.NewProbed(o)
 }
 
 // tryRound asks each probe that is due: of the staged release, and then of the one that serves. One that is rare by its configuration is

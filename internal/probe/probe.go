@@ -78,6 +78,7 @@ type Kind struct {
 	Name  string
 	Help  string
 	Every time.Duration // how often it asks when nothing is said
+	Skew  time.Duration // how far apart a meter may read two releases; 0 is at one instant
 	// New is a fresh probe, NewMeter a fresh meter, with the inputs bound to it; a kind has one of the two. Open is called once
 	// they are set; it asks nothing.
 	New      func() (inputs []input.Input, open func() (Probe, error))

@@ -6,117 +6,70 @@ import (
 	"time"
 )
 
-// ComparisonOptions say when a release is worse than the one it is compared with, and how sure a verdict has to be.
-// Odds are odds ratios of an error: release against baseline.
-type ComparisonOptions struct {
-	Harmless    float64       // the odds ratio that a good release stays under, at least 1; of a slow request, at least 1.25
-	Intolerable float64       // the odds ratio that a pass has to exclude, above Harmless
-	Rate        float64       // the error rate that a pass may exclude instead, for releases that hardly ever fail; 0 is none
-	WarmUp      time.Duration // how long a good release may be worse, with cold caches,
-	Cold        float64       // and up to which odds ratio
-	Dispersion  float64       // how many errors come together in a tick; 0 is what the baseline's ticks say
-	Alpha       float64       // at most this share of good releases ever fails
-	Beta        float64       // at most this share of intolerable releases ever passes
-	Bake        time.Duration // no pass before it is over
-	Block       time.Duration // ticks are judged together until they are as long, because bursts last; 0 is each alone
-	ungated     bool          // its user has gates of its own
-}
-
-// Cold is the odds ratio that a release may have while it warms up, unless something else is said: three times the errors, and what comes
-// of it in odds.
-const Cold = 3.2
-
-// The alternatives to a good release: odds ratios in multiples of Harmless, and how much is staked on each. Small ones,
-// for which evidence is slow, get the most. The stakes add up to 1.
-var worse = []alternative{{1.3, 0.13}, {1.6, 0.18}, {2, 0.18}, {3, 0.14}, {5, 0.12}, {10, 0.11}, {30, 0.07}, {100, 0.04}, {1000, 0.03}}
-
-// The alternatives to an intolerable release, in multiples of Intolerable.
-var better = []alternative{{0.7, 0.25}, {0.5, 0.25}, {0.25, 0.25}, {0.1, 0.25}}
-
-// steady is the odds ratio of a slow request that every release stays under: two machines are never equally fast.
+// steady is the ratio of slow requests that every release stays under: two machines are never equally fast.
 const steady = 1.25
 
-// lateness is the share of the stake that waits for a release that turns bad late.
-const lateness = 0.25
+// block is how long ticks are judged together: nothing is known of what happens within.
+const block = time.Second
 
 // comparison judges the candidate against a baseline that runs beside it: its errors, and for each bound of latency the
-// requests that took longer. The processes are averaged, half for errors and half for latency, since they depend on
+// requests that took longer. The evidence is averaged, half for errors and half for latency, since they depend on
 // one another.
 //
-// Fail: the average against "the odds ratio is Harmless or less" reaches 1/Alpha. While the release warms up the null
-// is Cold, so that a cold cache is no evidence and a broken release still is.
+// Fail: the evidence against "the ratio of error rates is Harmless or less", by the most sceptical explanation that the ticks
+// admit, reaches 1/Alpha. While the release warms up the null is Cold, so that a cold cache is no evidence and a broken
+// release still is.
 //
-// Pass: the mirror process of the errors against "the odds ratio is Intolerable or more, and so is the rate"
-// reaches 1/Beta, and the bake is over.
+// Pass: the evidence against "the release is intolerable" reaches 1/Beta, and the bake and the warm-up are over.
 //
-// Regions are strata: each compares its own two sides, and all move the same processes.
+// Regions are strata: each compares its own two sides, and all move the same evidence.
 type comparison struct {
-	o           ComparisonOptions
-	up          []process // of the errors, then of each bound of latency
-	down        process
-	rate        [len(clean)]arm // the mirror process of the rate alone
+	o           Options
+	metrics     []*metric // the errors, then each bound of latency
+	assured     *assurance
 	regions     map[string]*region
 	seen, other Counts
-	failing     int     // ticks in which the candidate failed
-	wealth      float64 // the average of up
+	tick        time.Duration
+	warm        bool    // the warm-up is over
+	wealth      float64 // the average of all metrics
 	verdict     Verdict
 	reason      string
 }
 
+// metric is the evidence of errors, or of a bound of latency.
+type metric struct {
+	harmless float64 // the ratio that a good release stays under
+	null     float64 // that now; it may be worse while it warms up
+	bets     stakes
+	spread   *dispersion
+	event    *events
+	shifted  [2]*events // the same with the baseline read later, or earlier
+	wander   [len(wanderings)]*wander
+	wealth   float64
+}
+
 // region is what is known of one region.
 type region struct {
+	number int
 	block  Tick          // that has not ended
 	begun  time.Duration // when it began
 	baked  bool          // the bake was over when the last one ended
-	spread []dispersion  // of the baseline: errors, then each bound
+	both   Tick          // blocks until both sides have requests
+	split  split
 	streak streak
+	past   []*Tick // the last ones of both sides, the oldest first; nil is one that does not count
 }
-
-// streak is a run of blocks in each of which half or more of the candidate's requests failed, and less than a quarter of the baseline's.
-// Errors that come together do not make one: it has to last, for gateBlocks.
-type streak struct {
-	blocks int
-	Pair
-}
-
-// gateBlocks is how many blocks make a fail without statistics.
-const gateBlocks = 3
-
-// add adds a block. One without requests of the candidate changes nothing.
-func (s *streak) add(c, b Counts) {
-	switch {
-	case c.Requests == 0:
-	case 2*c.Errors >= c.Requests && 4*b.Errors <= b.Requests:
-		s.blocks++
-		s.Candidate, s.Baseline = s.Candidate.Add(c), s.Baseline.Add(b)
-	default:
-		*s = streak{}
-	}
-}
-
-// clean are the alternatives to an intolerable rate, as parts of it.
-var clean = [...]float64{0, 0.125, 0.25, 0.5}
 
 // NewComparison is the rule that compares two releases. It needs a baseline with traffic. Ticks from before the release, in which the candidate
-// has no requests, tell it how many errors come together.
-func NewComparison(o ComparisonOptions) Rule {
+// has no requests, tell it how errors come together.
+func NewComparison(o Options) Rule {
 	o.Harmless = max(o.Harmless, 1)
-	o.Intolerable = max(o.Intolerable, 1.5*o.Harmless)
-	r := &comparison{o: o, wealth: 1, regions: map[string]*region{}, down: newProcess(false, 0, scaled(better, o.Intolerable))}
-	if o.Rate > 0 {
-		for i, part := range clean {
-			r.rate[i] = against(part*o.Rate, o.Rate)
-		}
+	o.Ratio = max(o.Ratio, leastRatio*o.Harmless)
+	largest := float64(largestEvent)
+	if o.checks {
+		largest = largestProbe
 	}
-	return r
-}
-
-func scaled(list []alternative, by float64) []alternative {
-	var s []alternative
-	for _, a := range list {
-		s = append(s, alternative{a.odds * by, a.stake})
-	}
-	return s
+	return &comparison{o: o, wealth: 1, regions: map[string]*region{}, assured: newAssurance(o, largest), tick: max(o.Tick, 0)}
 }
 
 // Observe takes one tick.
@@ -124,99 +77,200 @@ func (r *comparison) Observe(t Tick) Verdict {
 	if r.verdict == Fail {
 		return Fail
 	}
-	r.verdict = Unknown
-	if t.Candidate.Requests > 0 && t.Baseline.Requests > 0 {
-		r.seen, r.other = r.seen.Add(t.Candidate), r.other.Add(t.Baseline)
-		if t.Candidate.Errors > 0 {
-			r.failing++
-		}
-	}
 	in := r.regions[t.Region]
 	if in == nil {
-		in = &region{begun: min(0, t.Elapsed)}
+		in = &region{number: len(r.regions), begun: min(0, t.Elapsed)}
 		r.regions[t.Region] = in
 	}
-	if r.o.Block == 0 {
-		r.judge(in, t)
-	} else if in.block.add(t); t.Elapsed-in.begun >= r.o.Block || !in.baked && t.Elapsed >= r.o.Bake {
+	if in.block.add(t); t.Elapsed-in.begun >= block || !in.baked && t.Elapsed >= r.o.Bake {
 		in.baked = t.Elapsed >= r.o.Bake // a pass waits for the end of the bake, and not for that of a block
-		r.judge(in, in.block)
+		if r.tick == 0 && in.begun != 0 {
+			r.tick = max(block, (t.Elapsed - in.begun).Round(block))
+		}
+		now := in.block
 		in.block, in.begun = Tick{}, t.Elapsed
+		r.judge(in, now)
 	}
+	r.verdict = Unknown
+	at, plain := t.Elapsed, in.streak.plain(r.seen, r.counted())
 	switch {
-	case !r.o.ungated && in.streak.blocks >= gateBlocks && in.streak.Candidate.Requests >= gateRequests && in.streak.Baseline.Requests > 0:
-		r.verdict = Fail
-		r.reason = fmt.Sprintf("%s, and of late %d of %d: half or more", r.counted(), in.streak.Candidate.Errors, in.streak.Candidate.Requests)
-	case !r.o.ungated && r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests && r.failing > 1 && 4*r.other.Errors < r.other.Requests:
-		r.verdict, r.reason = Fail, r.counted()+": half or more"
+	case plain != "" && in.streak.Baseline.Requests > 0:
+		r.verdict, r.reason = Fail, plain
 	case r.wealth >= 1/r.o.Alpha:
 		r.verdict = Fail
-		r.reason = fmt.Sprintf("%s; a good release would look this bad less than once in %s times", r.told(), times(math.Log(r.wealth)))
-	case t.Elapsed >= r.o.Bake && r.certainty() >= -math.Log(r.o.Beta):
+		r.reason = fmt.Sprintf("%s; a good release would look this bad less than once in %s times", r.findings(), times(math.Log(r.wealth)))
+	case at >= r.o.Bake && way(math.Log(r.wealth), r.o.Alpha) < halfWay && way(r.certainty(), r.o.Beta) == 1:
 		r.verdict = Pass
-		r.reason = fmt.Sprintf("%s; %s would look this good less than once in %s times", r.counted(), r.intolerable(), times(r.certainty()))
+		r.reason = fmt.Sprintf("%s in %s; %s would look this good less than once in %s times", r.counted(), at.Round(100*time.Millisecond),
+			r.intolerable(), times(r.certainty()))
 	}
 	return r.verdict
 }
 
-// judge moves all processes on by a block of a region.
+// judge takes a block of a region.
 func (r *comparison) judge(in *region, t Tick) {
-	in.streak.add(t.Candidate, t.Baseline)
-	null, left := r.o.Harmless, 1.0
-	if t.Elapsed <= r.o.WarmUp {
-		null = max(null, r.o.Cold)
-	} else if t.Elapsed > 0 {
-		horizon := max(r.o.Bake, 10*time.Minute)
-		left = float64(horizon) / float64(horizon+t.Elapsed)
+	length := max(r.tick, block)
+	for i := range 1 + len(t.Slower) {
+		if i == len(r.metrics) {
+			r.metrics = append(r.metrics, newMetric(r.o, i, length, r.warm))
+		}
+		p := t.metric(i)
+		r.metrics[i].spread.add(sideOf(in.number, false), t.Elapsed, p.Baseline)
+		r.metrics[i].spread.add(sideOf(in.number, true), t.Elapsed, p.Candidate)
 	}
-	bursts := r.move(in, 0, Pair{t.Candidate, t.Baseline}, null, left)
-	for i, p := range t.Slower {
-		r.move(in, i+1, p, max(null, steady), left)
+	r.assured.watch(sideOf(in.number, false), t.Elapsed, t.Baseline)
+	r.assured.watch(sideOf(in.number, true), t.Elapsed, t.Candidate)
+	if t.Elapsed <= 0 {
+		return
 	}
-	r.wealth = r.up[0].wealth()
-	if others := r.up[1:]; len(others) > 0 {
-		r.wealth /= 2
-		for i := range others {
-			r.wealth += others[i].wealth() / float64(2*len(others))
+	if !r.o.checks {
+		in.streak.add(t, length, r.metrics[0].spread.weather())
+	}
+	if in.both.add(t); in.both.Candidate.Requests == 0 || in.both.Baseline.Requests == 0 {
+		return
+	}
+	now := in.both
+	in.both = Tick{}
+	r.seen, r.other = r.seen.Add(now.Candidate), r.other.Add(now.Baseline)
+	if !r.warm && now.Elapsed > r.o.WarmUp {
+		r.warm = true
+		for _, m := range r.metrics {
+			m.warmed(now.Elapsed - length)
 		}
 	}
-	r.down.move(t.Candidate, t.Baseline, r.o.Intolerable, bursts)
-	if r.o.Rate > 0 && t.Candidate.Requests > 0 && t.Baseline.Requests > 0 {
-		for i := range r.rate {
-			r.rate[i].log += r.rate[i].of(t.Candidate) / max(bursts.size, 1)
+	var counts *Tick
+	switch in.split.fits(now) {
+	case fits:
+		counts = &now
+	case anew:
+		r.assured.forget(t.Region)
+	}
+	in.past = append(in.past, counts)
+	shift := int((r.o.Skew + length - 1) / length)
+	if len(in.past) > shift+1 {
+		in.past = in.past[1:]
+	}
+	if counts == nil {
+		return
+	}
+	if r.warm {
+		r.assured.add(t.Region, now.Candidate, now.Baseline)
+	}
+	sum := 0.0
+	for i, m := range r.metrics {
+		m.add(in.past, i, length, shift, r.o)
+		if i > 0 {
+			sum += m.wealth
 		}
+	}
+	r.wealth = r.metrics[0].wealth
+	if n := len(r.metrics) - 1; n > 0 {
+		r.wealth = (r.wealth + sum/float64(n)) / 2
 	}
 }
 
-// certainty is the log of the average of the mirror processes.
+// certainty is the log of the evidence for a pass.
 func (r *comparison) certainty() float64 {
-	odds := math.Log(r.down.wealth())
-	if r.o.Rate == 0 {
-		return odds
+	if !r.warm {
+		return 0
 	}
-	var logs [len(clean)]float64
-	for i, a := range r.rate {
-		logs[i] = a.log
+	size := r.o.Size
+	if size == 0 {
+		size = r.assured.size(r.metrics[0].spread)
 	}
-	return logAdd(odds, logSum(logs[:])-math.Log(float64(len(logs)))) - math.Ln2
+	return r.assured.certainty(size)
 }
 
-// move moves the process of the errors, or of a bound of latency, on by a block of a region. It tells how many errors came together before.
-func (r *comparison) move(in *region, metric int, p Pair, null, left float64) burstiness {
-	for len(r.up) <= metric {
-		r.up = append(r.up, newProcess(true, lateness, scaled(worse, r.o.Harmless)))
+// metric is what counts for the errors, or for a bound of latency.
+func (t *Tick) metric(i int) Pair {
+	if i == 0 {
+		return Pair{t.Candidate, t.Baseline}
 	}
-	for len(in.spread) <= metric {
-		in.spread = append(in.spread, dispersion{})
+	if i > len(t.Slower) {
+		return Pair{}
 	}
-	bursts := in.spread[metric].bursts()
-	if r.o.Dispersion > 0 {
-		bursts = burstiness{max(r.o.Dispersion, 1), true}
+	return t.Slower[i-1]
+}
+
+// newMetric is the evidence of metric i; warm says that the warm-up is over.
+func newMetric(o Options, i int, tick time.Duration, warm bool) *metric {
+	m := &metric{harmless: o.Harmless, spread: newDispersion(tick, o.checks), wealth: 1}
+	if i > 0 {
+		m.harmless = max(o.Harmless, steady)
 	}
-	r.up[metric].join(left)
-	r.up[metric].move(p.Candidate, p.Baseline, null, bursts)
-	in.spread[metric].observe(p.Baseline)
-	return bursts
+	if m.null = max(m.harmless, cold); warm {
+		m.null = m.harmless
+	}
+	m.bets = worse(m.harmless)
+	stakes := m.bets.stakes()
+	m.event = newEvents(stakes)
+	if o.Skew > 0 {
+		m.shifted = [2]*events{newEvents(stakes), newEvents(stakes)}
+	}
+	for j, kind := range wanderings {
+		m.wander[j] = newWander(kind, m.bets)
+	}
+	return m
+}
+
+// warmed ends the warm-up.
+func (m *metric) warmed(at time.Duration) {
+	w := m.spread.weather()
+	for j, wander := range m.wander {
+		wander.closeBlock(at, m.null, w.wander[j])
+	}
+	m.null = m.harmless
+}
+
+// add adds the newest of the past ticks of a region, and finds what the evidence is worth by the most sceptical explanation.
+func (m *metric) add(past []*Tick, i int, tick time.Duration, shift int, o Options) {
+	now := past[len(past)-1]
+	p := now.metric(i)
+	if p.Candidate.Requests == 0 || p.Baseline.Requests == 0 {
+		return
+	}
+	w := m.spread.weather()
+	if o.Size > 0 {
+		w = weather{event: o.Size, longer: true}
+	}
+	at := now.Elapsed
+	m.event.add(at, tick, m.bets.against(m.null, p), w)
+	if m.shifted[0] != nil && len(past) > shift && past[0] != nil {
+		then := past[0].metric(i)
+		for j, pair := range []Pair{{p.Candidate, then.Baseline}, {then.Candidate, p.Baseline}} {
+			if pair.Candidate.Requests > 0 && pair.Baseline.Requests > 0 {
+				m.shifted[j].add(at, tick, m.bets.against(m.null, pair), w)
+			}
+		}
+	}
+	if o.Size == 0 {
+		for _, wander := range m.wander {
+			wander.add(p)
+		}
+	}
+	m.wealth = m.worth(at, w, o)
+	for j, wander := range m.wander {
+		if o.Size == 0 && wander.due(at) {
+			wander.closeBlock(at, m.null, w.wander[j])
+		}
+	}
+}
+
+// worth is the least that the evidence is worth by any explanation. While it is little by one, the others are not looked at.
+func (m *metric) worth(at time.Duration, w weather, o Options) float64 {
+	little := math.Sqrt(1/o.Alpha) / 2
+	worth := m.event.wealth(w)
+	for _, e := range m.shifted {
+		if e != nil && worth > little {
+			worth = min(worth, e.wealth(w))
+		}
+	}
+	for j, wander := range m.wander {
+		if o.Size == 0 && worth > little {
+			worth = min(worth, wander.wealth(at, m.null, w.wander[j]))
+		}
+	}
+	return worth
 }
 
 func (r *comparison) Reason() string {
@@ -234,6 +288,9 @@ func (r *comparison) Progress() (fail, pass float64) {
 	return way(math.Log(r.wealth), r.o.Alpha), way(r.certainty(), r.o.Beta)
 }
 
+// halfWay is how far on the way to a fail the evidence may have come for a release to pass.
+const halfWay = 0.5
+
 // way is how much of the way to 1/level a process has come, by its log.
 func way(log, level float64) float64 { return min(1, max(0, log/-math.Log(level))) }
 
@@ -241,22 +298,18 @@ func (r *comparison) counted() string {
 	return fmt.Sprintf("candidate %d of %d failed, baseline %d of %d", r.seen.Errors, r.seen.Requests, r.other.Errors, r.other.Requests)
 }
 
-// told is what was counted, and whether it was latency that told.
-func (r *comparison) told() string {
+// findings is what was counted, and whether it was latency that told.
+func (r *comparison) findings() string {
 	slowest := 0.0
-	for i := range r.up[1:] {
-		slowest = max(slowest, r.up[1+i].wealth())
+	for _, m := range r.metrics[1:] {
+		slowest = max(slowest, m.wealth)
 	}
-	if slowest > r.up[0].wealth() {
+	if slowest > r.metrics[0].wealth {
 		return r.counted() + ", and it is slower"
 	}
 	return r.counted()
 }
 
 func (r *comparison) intolerable() string {
-	s := fmt.Sprintf("a release with %.3g times the odds of an error", r.o.Intolerable)
-	if r.o.Rate > 0 {
-		s += " and " + percent(r.o.Rate) + " of them"
-	}
-	return s
+	return "a release that fails in " + percent(r.o.beside(r.other.rate()))
 }

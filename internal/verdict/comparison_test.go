@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -8,72 +9,20 @@ import (
 	"time"
 )
 
-// choose is the binomial coefficient.
-func choose(n, k int) float64 {
-	if k < 0 || k > n {
-		return 0
-	}
-	c := 1.0
-	for i := range k {
-		c = c * float64(n-i) / float64(i+1)
-	}
-	return c
-}
-
-// fisher is the law written down as its definition has it.
-func fisher(nc, nb, all, k int, odds float64) float64 {
-	sum := 0.0
-	for j := range nc + 1 {
-		sum += choose(nc, j) * choose(nb, all-j) * math.Pow(odds, float64(j))
-	}
-	return choose(nc, k) * choose(nb, all-k) * math.Pow(odds, float64(k)) / sum
-}
-
-// Every table up to six requests a side: the law is the definition's, the factor of a tick has a mean of exactly 1
-// at the null, and at most 1 below it.
-func TestComparisonByEnumeration(t *testing.T) {
-	const null = 1.5
-	for nc := 1; nc <= 6; nc++ {
-		for nb := 1; nb <= 6; nb++ {
-			for all := range nc + nb + 1 {
-				for _, alternative := range []float64{null * 1.15, null * 3, null * 1000} {
-					for _, truth := range []float64{null, 1.2, 1, 0.3} {
-						expected := 0.0
-						for k := max(0, all-nb); k <= min(nc, all); k++ {
-							c, b := Counts{nc, k}, Counts{nb, all - k}
-							if got, want := math.Exp(logFisher(c, b, alternative)), fisher(nc, nb, all, k, alternative); math.Abs(got-want) > 1e-12 {
-								t.Fatalf("P(%d of %d, %d of %d) at %g is %g, want %g", k, nc, all-k, nb, alternative, got, want)
-							}
-							expected += fisher(nc, nb, all, k, truth) * math.Exp(logFisher(c, b, alternative)-logFisher(c, b, null))
-						}
-						if truth == null && math.Abs(expected-1) > 1e-12 || expected > 1+1e-12 {
-							t.Fatalf("%d and %d requests, %d errors: the mean at odds %g is %g", nc, nb, all, truth, expected)
-						}
-					}
-				}
-			}
+// flip is how many of n requests fail at a rate.
+func flip(random *rand.Rand, n int, rate float64) int {
+	k := 0
+	for range n {
+		if random.Float64() < rate {
+			k++
 		}
 	}
+	return k
 }
 
-// Large numbers neither overflow nor lose the law: it sums to 1.
-func TestFisherAtLargeNumbers(t *testing.T) {
-	for _, c := range []struct {
-		nc, nb, all int
-		odds        float64
-	}{{100_000, 900_000, 3000, 1000}, {500_000, 500_000, 2000, 1.5}, {1, 1_000_000, 500, 50}, {1_000_000, 1, 500, 0.01}} {
-		sum := math.Inf(-1)
-		for k := max(0, c.all-c.nb); k <= min(c.nc, c.all); k++ {
-			sum = logAdd(sum, logFisher(Counts{c.nc, k}, Counts{c.nb, c.all - k}, c.odds))
-		}
-		if math.Abs(sum) > 1e-6 {
-			t.Errorf("%+v: the law sums to %g", c, math.Exp(sum))
-		}
-	}
-}
-
-func rule(bake time.Duration) Rule {
-	return NewComparison(ComparisonOptions{Harmless: 1.2, Intolerable: 2.5, Alpha: 0.001, Beta: 0.01, Bake: bake})
+// options are those of these tests; none of the releases has a warm-up unless it says so.
+func options(bake time.Duration) Options {
+	return Options{Ratio: 2.5, Objective: 0.01, Negligible: 0.001, Harmless: 1, Alpha: 0.01, Beta: 0.01, Bake: bake}
 }
 
 func play(r Rule, ticks int, of func(i int) (candidate, baseline Counts)) (Verdict, int, string) {
@@ -86,215 +35,187 @@ func play(r Rule, ticks int, of func(i int) (candidate, baseline Counts)) (Verdi
 	return Unknown, ticks, r.Reason()
 }
 
+// While the null is true, the mean of each bet's factor is 1: summed over all that can happen in a tick, at the null ratio; and at a ratio
+// below it is less.
+func TestBetsAreFair(t *testing.T) {
+	const errors = 9
+	for _, null := range []float64{1, 1.25, 3} {
+		for _, traffic := range []Pair{{Counts{10, 0}, Counts{90, 0}}, {Counts{500, 0}, Counts{20, 0}}} {
+			for _, below := range []float64{1, 0.5} {
+				n, m := float64(traffic.Candidate.Requests)*null*below, float64(traffic.Baseline.Requests)
+				bets := worse(1)
+				mean := make([]float64, len(bets))
+				for k := range errors + 1 {
+					p := traffic
+					p.Candidate.Errors, p.Baseline.Errors = k, errors-k
+					for i, log := range bets.against(null, p) {
+						mean[i] += binomial(errors, k, n/(n+m)) * math.Exp(log)
+					}
+				}
+				for i, got := range mean {
+					if below == 1 && math.Abs(got-1) > 1e-9 || got > 1+1e-9 || below < 1 && bets[i].ratio > 1.1*null && got > 0.999 {
+						t.Errorf("null %g, %+v, ratio %.2f at %g: the mean is %g", null, traffic, bets[i].ratio, below, got)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A block's likelihood at a spread of ratios is fair as well, at any ratio that is spread as the null says.
+func TestWanderingIsFair(t *testing.T) {
+	const errors = 6
+	p := Pair{Counts{50, 0}, Counts{80, 0}}
+	at, variance := 20*time.Second, 0.7
+	bets := worse(1)
+	mean := make([]float64, len(bets))
+	spread := wanderings[0].spread(at, variance)
+	for k := range errors + 1 {
+		c, b := Counts{50, k}, Counts{80, errors - k}
+		w := newWander(wanderings[0], bets)
+		w.add(Pair{c, b})
+		likely, weights := 0.0, 0.0
+		for j := range gridSteps {
+			x := gridFrom + gridStep*float64(j)
+			weight := math.Exp(-x * x / 2 / spread / spread)
+			n, m := float64(p.Candidate.Requests)*math.Exp(x), float64(p.Baseline.Requests)
+			likely, weights = likely+weight*binomial(errors, k, n/(n+m)), weights+weight
+		}
+		for i, e := range w.values(at, 1, variance) {
+			mean[i] += e * likely / weights
+		}
+	}
+	for i, got := range mean {
+		if math.Abs(got-1) > 1e-9 {
+			t.Errorf("ratio %.2f: the mean is %g", bets[i].ratio, got)
+		}
+	}
+}
+
+// A stake that joins late keeps the mean: whatever ticks come, wealth stays 1 while they say nothing, and the shares that join add up.
+func TestLateStake(t *testing.T) {
+	e, w := newEvents(worse(1).stakes()), newWander(wanderings[0], worse(1))
+	for at := time.Second; at < time.Hour; at += time.Second {
+		e.add(at, time.Second, make([]float64, len(e.stakes)), weather{event: 1, longer: true})
+		if w.due(at) {
+			w.closeBlock(at, 1, 1)
+		}
+		if got, other := e.wealth(weather{event: 3, longer: true}), w.wealth(at, 1, 1); math.Abs(got-1) > 1e-9 || math.Abs(other-1) > 1e-9 {
+			t.Fatalf("after %s the stakes are %g and %g", at, got, other)
+		}
+	}
+	if e.waiting.left > 0.25*0.15 || e.waiting.left <= 0 || w.waiting.left != e.waiting.left && w.waiting.left > 0.05 {
+		t.Errorf("%g and %g still wait", e.waiting.left, w.waiting.left)
+	}
+}
+
+// What hangs together is seen at the length at which it does, and not before.
+func TestDispersion(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 7))
+	series := func(seconds int, rate func(second int) float64) *dispersion {
+		d := newDispersion(time.Second, false)
+		for i := range seconds {
+			d.add(0, time.Duration(i+1)*time.Second-time.Hour, Counts{200, flip(random, 200, rate(i))})
+		}
+		return d
+	}
+	steady := series(3600, func(int) float64 { return 0.02 })
+	if size, longest := steady.size(); size > 1.2 || longest < 2*time.Minute {
+		t.Errorf("errors one by one: events of %g, known up to %s", size, longest)
+	}
+	if w := steady.weather(); w.wander[0] > 0.1 || w.wander[1] > 0.1 {
+		t.Errorf("a steady intensity may wander by %v", w.wander)
+	}
+	// A minute of three times the errors, now and then.
+	slow := series(3600, func(i int) float64 {
+		if i/60%7 == 3 {
+			return 0.06
+		}
+		return 0.02
+	})
+	second, long := slow.scales[0].known(false), slow.scales[5].known(false)
+	if second.estimate > 1.5 || long.estimate < 3 {
+		t.Errorf("within a second %g, within %s %g", second.estimate, long.length, long.estimate)
+	}
+	if w := slow.weather(); w.event < 3 || w.wander[0] < 0.1 {
+		t.Errorf("what hangs together for a minute: events of %g, wandering by %v", w.event, w.wander)
+	}
+	if w := newDispersion(time.Second, false).weather(); w.event != unknownEvent || w.wander[0] != wanderings[0].prior || w.longer {
+		t.Errorf("nothing is known, and it is %+v", w)
+	}
+}
+
 func TestComparison(t *testing.T) {
 	for name, c := range map[string]struct {
 		of   func(i int) (Counts, Counts)
 		want Verdict
-		at   int // the last tick that will do
+		from int // the first tick that will do
+		to   int // the last
 		why  string
 	}{
-		"all of it fails":       {func(int) (Counts, Counts) { return Counts{10, 10}, Counts{90, 0} }, Fail, 2, "candidate"},
-		"a fifth of it fails":   {func(int) (Counts, Counts) { return Counts{10, 2}, Counts{90, 1} }, Fail, 8, "a good release would look this bad less than once in"},
-		"both are down":         {func(int) (Counts, Counts) { return Counts{10, 9}, Counts{90, 81} }, Unknown, 60, ""},
-		"as good as the other":  {func(int) (Counts, Counts) { return Counts{50, 2}, Counts{450, 18} }, Pass, 60, "a release with 2.5 times the odds of an error would look this good"},
-		"no baseline":           {func(int) (Counts, Counts) { return Counts{10, 0}, Counts{} }, Unknown, 60, "no tick has requests of both"},
-		"no errors say nothing": {func(int) (Counts, Counts) { return Counts{10, 0}, Counts{90, 0} }, Unknown, 60, "not enough to tell"},
+		"all of it fails":      {func(int) (Counts, Counts) { return Counts{10, 10}, Counts{90, 0} }, Fail, 1, 3, "candidate"},
+		"both are down":        {func(int) (Counts, Counts) { return Counts{10, 9}, Counts{90, 81} }, Unknown, 300, 300, ""},
+		"as good as the other": {func(int) (Counts, Counts) { return Counts{50, 1}, Counts{450, 9} }, Pass, 60, 300, "would look this good"},
+		"no baseline":          {func(int) (Counts, Counts) { return Counts{10, 0}, Counts{} }, Unknown, 300, 300, "no tick has requests of both"},
+		"few requests":         {func(int) (Counts, Counts) { return Counts{2, 0}, Counts{18, 0} }, Unknown, 300, 300, "not enough to tell"},
+		"no errors at all":     {func(int) (Counts, Counts) { return Counts{500, 0}, Counts{500, 0} }, Pass, 60, 300, "fails in 0.1 %"},
+		"half of it from a minute": {func(i int) (Counts, Counts) {
+			return Counts{20, 10 * min(1, i/60)}, Counts{180, 0}
+		}, Fail, 60, 64, "half or more"},
 	} {
-		v, at, why := play(rule(10*time.Second), 60, c.of)
-		if v != c.want && name != "both are down" || v == Fail && name == "both are down" || at > c.at || !strings.Contains(why, c.why) {
+		v, at, why := play(NewComparison(options(60*time.Second)), 300, c.of)
+		if v != c.want || at < c.from || at > c.to || !strings.Contains(why, c.why) {
 			t.Errorf("%s: %s at tick %d: %s", name, v, at, why)
 		}
 	}
 }
 
-// A good release beside a shared incident of 20 times the errors fails in less than 1 of 100 runs.
-func TestComparisonHoldsInASharedIncident(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	binomial := func(n int, p float64) int {
-		k := 0
-		for range n {
-			if random.Float64() < p {
-				k++
-			}
-		}
-		return k
-	}
-	const runs = 400
-	failed := 0
-	for range runs {
-		v, _, _ := play(NewComparison(ComparisonOptions{Harmless: 1, Intolerable: 3, Alpha: 0.01, Beta: 0.01, Bake: time.Hour}), 120, func(i int) (Counts, Counts) {
-			rate := 0.005
-			if i >= 40 && i < 60 {
-				rate *= 20
-			}
-			return Counts{20, binomial(20, rate)}, Counts{180, binomial(180, rate)}
-		})
-		if v == Fail {
-			failed++
-		}
-	}
-	if failed > runs/50 { // twice the level: the chance of more is below 1 in 1000 when the level holds
-		t.Errorf("%d of %d good releases failed", failed, runs)
-	}
-}
-
-func TestDispersion(t *testing.T) {
-	random := rand.New(rand.NewPCG(3, 4))
-	series := func(burst int, drift bool) []Counts {
-		ticks := make([]Counts, 400)
-		for i := range ticks {
-			p := 0.02
-			if drift {
-				p *= 1 + 0.9*math.Sin(float64(i)/60)
-			}
-			ticks[i].Requests = 2000
-			for range 2000 / burst {
-				if random.Float64() < p {
-					ticks[i].Errors += burst
-				}
-			}
-		}
-		return ticks
-	}
-	for name, c := range map[string]struct {
-		ticks     []Counts
-		low, high float64
-	}{
-		"one by one":             {series(1, false), 1, 1},
-		"one by one, in a drift": {series(1, true), 1, 1},
-		"by the five":            {series(5, false), 4.5, 7},
-		"by the twenty":          {series(20, false), 18, 28},
-		"none":                   {nil, 1, 1},
-		"no error":               {make([]Counts, 50), 1, 1},
-		"one tick":               {[]Counts{{10, 3}}, 1, 1},
-	} {
-		var d dispersion
-		for _, tick := range c.ticks {
-			d.observe(tick)
-		}
-		if got := max(1, d.bursts().size); got < c.low || got > c.high {
-			t.Errorf("%s: %g, want %g to %g", name, got, c.low, c.high)
-		}
-	}
-}
-
-// The bet on a tick has a mean of at most 1 for every table up to six requests a side, and of exactly 1 at an odds ratio of 1; its
-// mirror has a mean of at most 1 at its own null. The errors may also come all at once.
-func TestBetByEnumeration(t *testing.T) {
-	unknown := burstiness{}
-	factor := func(p process, c, b Counts, null float64) float64 {
-		p.move(c, b, null, unknown)
-		return p.wealth()
-	}
-	for nc := 1; nc <= 6; nc++ {
-		for nb := 1; nb <= 6; nb++ {
-			for all := 1; all < nc+nb; all++ {
-				for _, truth := range []float64{1, 1.5, 2.5, 5} {
-					up, down := 0.0, 0.0
-					for k := max(0, all-nb); k <= min(nc, all); k++ {
-						p, c, b := fisher(nc, nb, all, k, truth), Counts{nc, k}, Counts{nb, all - k}
-						up += p * factor(newProcess(true, 0, scaled(worse, truth)), c, b, truth)
-						down += p * factor(newProcess(false, 0, scaled(better, truth)), c, b, truth)
-					}
-					if up > 1+1e-12 || down > 1+1e-12 || truth == 1 && up < 1-1e-12 || all == 1 && (up < 1-1e-12 || down < 1-1e-12) {
-						t.Fatalf("%d and %d requests, %d errors, odds %g: means %g and %g", nc, nb, all, truth, up, down)
-					}
-				}
-				if all > min(nc, nb) {
-					continue
-				}
-				for _, null := range []float64{1, 2.5} { // one burst: all of them on one side
-					share := null * float64(nc) / (null*float64(nc) + float64(nb))
-					mean := share*factor(newProcess(true, 0, scaled(worse, null)), Counts{nc, all}, Counts{nb, 0}, null) +
-						(1-share)*factor(newProcess(true, 0, scaled(worse, null)), Counts{nc, 0}, Counts{nb, all}, null)
-					if math.Abs(mean-1) > 1e-12 {
-						t.Fatalf("a burst of %d on one of %d and %d at %g: mean %g", all, nc, nb, null, mean)
-					}
-				}
-			}
-		}
-	}
-}
-
-// A stake that joins late keeps the mean: whatever ticks come, wealth stays 1 while the factors are 1, and the shares that join add up.
-func TestLateStake(t *testing.T) {
-	p := newProcess(true, 0.25, scaled(worse, 1))
-	for i := 1; i < 1000; i++ {
-		p.join(1 / (1 + float64(i)/100))
-		if w := p.wealth(); math.Abs(w-1) > 1e-9 {
-			t.Fatalf("after %d ticks the stake is %g", i, w)
-		}
-	}
-	if p.waiting > 0.25*0.1 || p.waiting <= 0 {
-		t.Errorf("%g still waits", p.waiting)
-	}
-}
-
-// What a rule knows about bursts, warm-ups, latency, late faults, blocks and releases without errors.
+// What a rule knows about an hour of history, warm-ups, latency and late faults.
 func TestComparisonInPractice(t *testing.T) {
-	const hour = 240
 	random := rand.New(rand.NewPCG(5, 6))
-	flip := func(n int, p float64) int {
-		k := 0
-		for range n {
-			if random.Float64() < p {
-				k++
-			}
-		}
-		return k
-	}
 	type moment struct {
 		i    int
 		tick *Tick
 	}
 	for name, c := range map[string]struct {
-		options ComparisonOptions
-		of      func(moment)
-		want    Verdict
-		from    int // the first tick that will do
-		to      int // the last
-		why     string
+		warmUp time.Duration
+		of     func(moment)
+		want   Verdict
+		from   int // the first tick that will do
+		to     int // the last
+		why    string
 	}{
-		"a tenth fails, with an hour before": {ComparisonOptions{}, func(m moment) {
-			m.tick.Candidate.Errors = flip(100, 0.1)
-		}, Fail, 1, 2, "less than once in"},
-		"three times the errors while it warms up": {ComparisonOptions{WarmUp: 20 * time.Second, Cold: 3.2}, func(m moment) {
+		"a tenth fails": {0, func(m moment) {
+			m.tick.Candidate.Errors = flip(random, 100, 0.1)
+		}, Fail, 1, 15, "less than once in"},
+		"three times the errors while it warms up": {20 * time.Second, func(m moment) {
 			if m.i <= 20 {
-				m.tick.Candidate.Errors = flip(100, 0.03)
+				m.tick.Candidate.Errors = flip(random, 100, 0.03)
 			}
 		}, Pass, 100, 300, ""},
-		"three times the errors and no warm-up": {ComparisonOptions{}, func(m moment) {
-			m.tick.Candidate.Errors = flip(100, 0.03)
-		}, Fail, 1, 20, ""},
-		"bad from the second minute on": {ComparisonOptions{Bake: 10 * time.Minute}, func(m moment) {
-			if m.i > 120 {
-				m.tick.Candidate.Errors = flip(100, 0.2)
+		"three times the errors and no warm-up": {0, func(m moment) {
+			m.tick.Candidate.Errors = flip(random, 100, 0.03)
+		}, Fail, 1, 60, ""},
+		"bad from the second minute on": {0, func(m moment) {
+			if m.i > 90 {
+				m.tick.Candidate.Errors = flip(random, 100, 0.2)
 			}
-		}, Fail, 121, 123, ""},
-		"slower": {ComparisonOptions{}, func(m moment) {
-			m.tick.Slower = []Pair{{Counts{100, flip(100, 0.3)}, Counts{900, flip(900, 0.1)}}}
-		}, Fail, 1, 15, "it is slower"},
-		"as fast": {ComparisonOptions{}, func(m moment) {
-			m.tick.Slower = []Pair{{Counts{100, flip(100, 0.1)}, Counts{900, flip(900, 0.1)}}}
+		}, Fail, 91, 97, ""},
+		"slower": {0, func(m moment) {
+			m.tick.Slower = []Pair{{Counts{100, flip(random, 100, 0.3)}, Counts{900, flip(random, 900, 0.1)}}}
+		}, Fail, 1, 150, "it is slower"},
+		"as fast": {0, func(m moment) {
+			m.tick.Slower = []Pair{{Counts{100, flip(random, 100, 0.1)}, Counts{900, flip(random, 900, 0.1)}}}
 		}, Pass, 100, 300, ""},
-		"no errors at all": {ComparisonOptions{Rate: 0.05}, func(m moment) {
-			m.tick.Candidate.Errors, m.tick.Baseline.Errors = 0, 0
-		}, Pass, 100, 100, "5 % of them"},
-		"in blocks of ten": {ComparisonOptions{Block: 10 * time.Second}, func(m moment) {
-			m.tick.Candidate.Errors = flip(100, 0.1)
-		}, Fail, 10, 20, ""},
 	} {
-		o := c.options
-		o.Harmless, o.Intolerable, o.Alpha, o.Beta = 1, 2.5, 0.01, 0.01
-		if o.Bake == 0 {
-			o.Bake = 100 * time.Second
-		}
+		o := options(100 * time.Second)
+		o.WarmUp = c.warmUp
 		r := NewComparison(o)
-		v, i := Unknown, -hour
+		v, i := Unknown, -3600
 		for ; i < 600 && v == Unknown; i++ {
-			tick := Tick{Elapsed: time.Duration(i) * time.Second, Baseline: Counts{900, flip(900, 0.01)}}
+			tick := Tick{Elapsed: time.Duration(i) * time.Second, Baseline: Counts{900, flip(random, 900, 0.01)}}
 			if i > 0 {
-				tick.Candidate = Counts{100, flip(100, 0.01)}
+				tick.Candidate = Counts{100, flip(random, 100, 0.01)}
 				c.of(moment{i, &tick})
 			}
 			v = r.Observe(tick)
@@ -306,11 +227,158 @@ func TestComparisonInPractice(t *testing.T) {
 	}
 }
 
+// share is which part of so many runs of a release ends with a verdict. Each has minutes of ticks of 15 s, at 100 requests a second, a tenth of which
+// the candidate gets.
+func share(want Verdict, runs, minutes int, seconds func(random *rand.Rand) func(i int) (candidate, baseline float64)) float64 {
+	random, hits := rand.New(rand.NewPCG(2, 9)), 0
+	for range runs {
+		o := options(time.Duration(minutes) * time.Minute / 2)
+		o.Skew = 5 * time.Second
+		r := NewComparison(o)
+		rates := seconds(random)
+		var t Tick
+		for i := -1800; i <= minutes*60; i++ {
+			c, b := rates(i)
+			if i > 0 {
+				t.add(Tick{Candidate: Counts{10, flip(random, 10, c)}, Baseline: Counts{90, flip(random, 90, b)}})
+			} else {
+				t.add(Tick{Baseline: Counts{100, flip(random, 100, b)}})
+			}
+			if i%15 != 0 {
+				continue
+			}
+			t.Elapsed = time.Duration(i) * time.Second
+			v := r.Observe(t)
+			t = Tick{}
+			if v == want {
+				hits++
+			}
+			if v != Unknown {
+				break
+			}
+		}
+	}
+	return float64(hits) / float64(runs)
+}
+
+// What hangs together for longer than a tick, on each side by itself or on both, fails no good release.
+func TestComparisonInBadWeather(t *testing.T) {
+	both := func(of func(i int) float64) func(*rand.Rand) func(int) (float64, float64) {
+		return func(*rand.Rand) func(int) (float64, float64) {
+			return func(i int) (float64, float64) { return of(i), of(i) }
+		}
+	}
+	for name, law := range map[string]func(*rand.Rand) func(int) (float64, float64){
+		"an incident of both": both(func(i int) float64 {
+			if i > 300 && i < 420 {
+				return 0.2
+			}
+			return 0.01
+		}),
+		"each side wanders for minutes": func(random *rand.Rand) func(int) (float64, float64) {
+			keep, logs := math.Exp(-1./120), [2]float64{}
+			return func(int) (float64, float64) {
+				for n := range logs {
+					logs[n] = keep*logs[n] + 0.5*math.Sqrt(1-keep*keep)*random.NormFloat64()
+				}
+				return 0.01 * math.Exp(logs[0]), 0.01 * math.Exp(logs[1])
+			}
+		},
+		"a bad minute of each side now and then": func(random *rand.Rand) func(int) (float64, float64) {
+			until := [2]int{-1 << 30, -1 << 30}
+			return func(i int) (float64, float64) {
+				var rate [2]float64
+				for n := range rate {
+					if i > until[n] && random.Float64() < 1./400 {
+						until[n] = i + 60
+					}
+					rate[n] = 0.005
+					if i < until[n] {
+						rate[n] = 0.03
+					}
+				}
+				return rate[0], rate[1]
+			}
+		},
+	} {
+		if got := share(Fail, 200, 15, law); got > 0.03 { // at 1 %, less than once in a hundred times
+			t.Errorf("%s: %.1f %% of good releases are found bad", name, 100*got)
+		}
+	}
+}
+
+// A release at what a pass excludes never passes, with errors one by one or in bursts.
+func TestPassMeansSomething(t *testing.T) {
+	for _, burst := range []float64{1, 5} {
+		law := func(random *rand.Rand) func(int) (float64, float64) {
+			rate := func(mean float64) float64 { // all errors of a second in one of so many
+				if random.Float64() < 1/burst {
+					return min(1, mean*burst)
+				}
+				return 0
+			}
+			return func(int) (float64, float64) { return rate(0.013), rate(0.005) }
+		}
+		if got := share(Pass, 150, 30, law); got > 0.02 {
+			t.Errorf("bursts of %g: %.1f %% of intolerable releases pass", burst, 100*got)
+		}
+	}
+}
+
+// Two scrapers that are out of step, and read more often than they scrape: a release that fails is found all the same.
+func TestMisalignedScrapes(t *testing.T) {
+	r := NewComparison(options(time.Hour))
+	for at := 5 * time.Second; at <= 10*time.Minute; at += 5 * time.Second {
+		tick := Tick{Elapsed: at}
+		if at%(15*time.Second) == 0 {
+			tick.Candidate = Counts{150, 150}
+		}
+		if at%(15*time.Second) == 5*time.Second {
+			tick.Baseline = Counts{1350, 0}
+		}
+		if r.Observe(tick) == Fail {
+			if at > 3*time.Minute {
+				t.Errorf("found after %s", at)
+			}
+			return
+		}
+	}
+	t.Errorf("not found: %s", r.Reason())
+}
+
+// An incident of both that begins while the split changes within a tick is no evidence.
+func TestSplitChangesWithinATick(t *testing.T) {
+	r := NewComparison(options(time.Hour))
+	for i := 1; i <= 240; i++ {
+		tick := Tick{Elapsed: time.Duration(i) * 15 * time.Second, Candidate: Counts{150, 1}, Baseline: Counts{1350, 9}}
+		switch {
+		case i == 40: // 10 % until the middle, then half of it, and from then on everything fails
+			tick.Candidate, tick.Baseline = Counts{75 + 375, 375}, Counts{675 + 375, 375}
+		case i > 40:
+			tick.Candidate, tick.Baseline = Counts{750, 5}, Counts{750, 5}
+		}
+		if v := r.Observe(tick); v == Fail {
+			t.Fatalf("%s: %s", tick.Elapsed, r.Reason())
+		}
+	}
+	s := split{}
+	for i, want := range []fitting{fits, fits, drop, drop, anew, fits} {
+		tick := Tick{Elapsed: time.Duration(i) * 20 * time.Second, Candidate: Counts{100, 0}, Baseline: Counts{900, 0}}
+		if i > 1 {
+			tick.Candidate.Requests = 500
+		}
+		if got := s.fits(tick); got != want {
+			t.Errorf("tick %d: %d, want %d", i, got, want)
+		}
+	}
+}
+
 // Two regions as strata: a shift of traffic between a good and a bad region is no evidence (Simpson's paradox), and two regions that are
 // both worse add up.
 func TestStrata(t *testing.T) {
-	o := ComparisonOptions{Harmless: 1, Intolerable: 2.5, Alpha: 0.01, Beta: 0.01, Bake: time.Hour, Block: 2 * time.Second}
 	regions := func(worse float64, ticks int) Verdict {
+		o := options(time.Hour)
+		o.Size = 1
 		r := NewComparison(o)
 		v := Unknown
 		for i := range ticks {
@@ -331,34 +399,41 @@ func TestStrata(t *testing.T) {
 	}
 }
 
-// At a million requests a tick, and at none, nothing overflows.
+// At 10^16 requests a tick, and at none, nothing overflows, and nothing takes longer.
 func TestComparisonAtExtremes(t *testing.T) {
+	const many = 10_000_000_000_000_000
 	for _, tick := range []Tick{
-		{Candidate: Counts{1_000_000, 1_000_000}, Baseline: Counts{1_000_000, 0}},
-		{Candidate: Counts{1_000_000, 500_000}, Baseline: Counts{1_000_000, 500_000}},
-		{Candidate: Counts{1_000_000, 0}, Baseline: Counts{1_000_000, 1_000_000}},
-		{Candidate: Counts{1, 1}, Baseline: Counts{1_000_000, 0}},
+		{Candidate: Counts{many, many}, Baseline: Counts{many, 0}},
+		{Candidate: Counts{many, many / 2}, Baseline: Counts{many, many / 2}},
+		{Candidate: Counts{many, 0}, Baseline: Counts{many, many}},
+		{Candidate: Counts{1, 1}, Baseline: Counts{many, 0}},
 		{}, {Candidate: Counts{5, 5}}, {Baseline: Counts{5, 5}},
 	} {
-		for _, dispersion := range []float64{0, 1, 30} {
-			r := NewComparison(ComparisonOptions{Harmless: 1, Intolerable: 2.5, Dispersion: dispersion, Alpha: 1e-200, Beta: 1e-200, Bake: time.Hour}).(*comparison)
+		for _, size := range []float64{0, 1, 30} {
+			o := options(time.Hour)
+			o.Size, o.Alpha, o.Beta, o.Skew = size, 1e-200, 1e-200, 5*time.Second
+			r := NewComparison(o).(*comparison)
 			for i := range 20 {
 				tick.Elapsed = time.Duration(i+1) * time.Second
 				r.Observe(tick)
 			}
-			if c := r.certainty(); math.IsNaN(r.wealth) || math.IsNaN(c) || math.IsInf(r.wealth, 1) || math.IsInf(c, 1) {
-				t.Errorf("%+v at %g: %g, %g", tick, dispersion, r.wealth, c)
+			if math.IsNaN(r.wealth) || math.IsNaN(r.certainty()) || math.IsInf(r.wealth, 1) || math.IsInf(r.certainty(), 1) {
+				t.Errorf("%+v at %g: %g, %g", tick, size, r.wealth, r.certainty())
 			}
 		}
 	}
 }
 
 func BenchmarkComparisonTick(b *testing.B) {
-	r := NewComparison(ComparisonOptions{Harmless: 1, Intolerable: 2.5, Dispersion: 1, Alpha: 1e-300, Beta: 1e-300, Bake: time.Hour})
-	t := Tick{Candidate: Counts{100, 1}, Baseline: Counts{900, 9}}
-	b.ReportAllocs()
-	for b.Loop() {
-		r.Observe(t)
+	for _, errors := range []int{1, 500_000_000} {
+		b.Run(fmt.Sprint(errors, " errors"), func(b *testing.B) {
+			r := NewComparison(Options{Alpha: 1e-300, Beta: 1e-300, Bake: time.Hour, Skew: 5 * time.Second})
+			t := Tick{Candidate: Counts{100 * errors, errors}, Baseline: Counts{900 * errors, 9 * errors}}
+			for b.Loop() {
+				t.Elapsed += time.Second
+				r.Observe(t)
+			}
+			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(100*time.Microsecond), "of-100-µs")
+		})
 	}
-	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(20*time.Microsecond), "of-20-µs")
 }

@@ -6,130 +6,163 @@ import (
 	"time"
 )
 
-// ObjectiveOptions say what a good release keeps to, and how sure a verdict has to be.
-type ObjectiveOptions struct {
-	Objective   float64       // the error rate that a good release stays under, above 0
-	Intolerable float64       // the error rate that a pass has to exclude, above Objective
-	Alpha       float64       // at most this share of good releases ever fails
-	Beta        float64       // at most this share of intolerable releases ever passes
-	Bake        time.Duration // no pass before it is over
-	Patience    time.Duration // how much longer to wait for enough evidence
-	Tick        time.Duration // about how often Observe is called, or the Block when there is one
-	Block       time.Duration // errors may come together within as long; 0 is one by one
-	ungated     bool          // its user has gates of its own
-}
+// natural is how many times the errors of the release before a good one may have where that has more than the objective: it is judged
+// at another time.
+const natural = 1.5
 
-// The hard gate: half or more of at least gateRequests failing is a fail without statistics.
-const gateRequests = 20
+// How many rates are tried against the objective, in multiples of it up to nearly all.
+const (
+	triedRates = 12
+	leastOver  = 1.5
+	mostRate   = 0.999
+)
 
-// grid is how many error rates above the objective are tried against it.
-const grid = 12
+// hopeful are the rates at which a good release may be, as parts of the intolerable one.
+var hopeful = []float64{0, 0.125, 0.25, 0.5}
 
-// objective judges the error rate of the candidate alone.
+// objective judges the error rate of the candidate alone. Ticks from before the release tell how errors come together, and which rate is
+// natural: where the release before had more errors than the objective, half as many again are no evidence.
 //
-// Fail: for each alternative rate p and each tick s at which the release may have turned bad, the likelihood
-// ratio of everything since s against the objective is a test martingale; their average over p, and over s
-// with a weight for each tick that is fixed beforehand, is one too (Shiryaev 1963; the mixture e-detector of
-// Shin, Ramdas and Rinaldo, arXiv 2203.03532, with weights that add up to one). By Ville's inequality it
-// reaches 1/Alpha with probability Alpha at most while the rate is at or below the objective, however long
-// and however often one looks. A release that turns bad late is caught as fast as one that starts bad.
+// Fail: the evidence against "the rate is the objective or less", for errors in events of the size that the ticks admit, reaches
+// 1/Alpha. A release that turns bad late is caught as fast as one that starts bad (Shiryaev 1963; see events).
 //
-// With a Block, the likelihood ratio of each block is replaced by the same bet on the share of its requests that failed,
-// x·p/p0 + (1-x)·(1-p)/(1-p0): its mean is at most 1 however errors come together within the block.
-//
-// Pass: the mirror process against "the rate is Intolerable or more", from the first tick on.
+// Pass: the likelihood at a good rate, over that at the intolerable one, to the power of one over the size of an event, reaches
+// 1/Beta, and the bake is over.
 type objective struct {
-	o        ObjectiveOptions
-	up       [grid]arm // alternatives above the objective
-	waiting  float64   // weight of the ticks that have not come
-	share    float64   // weight of one tick
-	down     [4]arm
-	seen     Counts
-	verdict  Verdict
-	reason   string
-	block    Counts // that has not ended
-	begun    time.Duration
-	strength float64 // log of the fail process
-	sure     float64 // log of the pass process
-}
-
-// arm is one alternative: the log likelihood ratio of a bad and of a good request, and the log of its process.
-type arm struct{ bad, good, log float64 }
-
-// against is the arm of rate p against rate null.
-func against(p, null float64) arm {
-	a := arm{bad: math.Inf(-1), good: math.Log1p(-p) - math.Log1p(-null)}
-	if p > 0 {
-		a.bad = math.Log(p / null)
-	}
-	return a
-}
-
-// of is the log likelihood ratio of one tick.
-func (a arm) of(c Counts) float64 {
-	log := float64(c.Requests-c.Errors) * a.good
-	if c.Errors > 0 { // 0 × -Inf is not a number
-		log += float64(c.Errors) * a.bad
-	}
-	return log
-}
-
-// bet is the log of the bet on the share of requests that failed.
-func (a arm) bet(c Counts) float64 {
-	if c.Requests == 0 {
-		return 0
-	}
-	x := float64(c.Errors) / float64(c.Requests)
-	return math.Log(x*math.Exp(a.bad) + (1-x)*math.Exp(a.good))
+	o           Options
+	null        float64 // the objective, or what is natural
+	intolerable float64
+	bets        []float64 // rates
+	logs        []float64 // of their likelihood ratios in a block
+	event       *events
+	spread      *dispersion
+	assured     *assurance // only its size
+	tick        time.Duration
+	earlier     Counts // of the release before
+	seen        Counts
+	block       Counts // that has not ended
+	other       Counts // likewise
+	begun       time.Duration
+	streak      streak
+	wealth      float64
+	verdict     Verdict
+	reason      string
 }
 
 // NewObjective is the rule that compares the error rate with an objective. It needs no baseline.
-func NewObjective(o ObjectiveOptions) Rule {
+func NewObjective(o Options) Rule {
 	o.Objective = min(max(o.Objective, 1e-6), 0.5)
-	o.Intolerable = min(max(o.Intolerable, 1.5*o.Objective), 0.9)
-	r := &objective{o: o, waiting: 1}
-	ticks := math.Ceil(float64(o.Bake+o.Patience) / float64(max(o.Tick, time.Millisecond)))
-	r.share = 1 / max(ticks, 1)
-	low, high := 1.5*o.Objective, 0.999
-	for i := range r.up {
-		p := low * math.Pow(high/low, float64(i)/(grid-1))
-		r.up[i] = against(p, o.Objective)
-		r.up[i].log = math.Inf(-1)
+	o.Intolerable = min(max(o.Intolerable, leastOver*o.Objective), 0.9)
+	largest := float64(largestEvent)
+	if o.checks {
+		largest = largestProbe
 	}
-	for i, q := range []float64{0, o.Intolerable / 8, o.Intolerable / 4, o.Intolerable / 2} {
-		r.down[i] = against(q, o.Intolerable)
-	}
-	return r
+	return &objective{o: o, wealth: 1, tick: o.Tick, assured: newAssurance(o, largest)}
 }
 
-// Observe takes one tick. Only the candidate is looked at.
+// Observe takes one tick. The baseline tells only how errors come together, and how many are natural.
 func (r *objective) Observe(t Tick) Verdict {
 	if r.verdict == Fail {
 		return Fail
 	}
 	r.verdict = Unknown
-	r.seen = r.seen.Add(t.Candidate)
-	if r.o.Block == 0 {
-		r.strength = r.fail(t.Candidate, arm.of)
-	} else if r.block = r.block.Add(t.Candidate); t.Elapsed-r.begun >= r.o.Block {
-		r.strength = r.fail(r.block, arm.bet)
-		r.block, r.begun = Counts{}, t.Elapsed
+	if t.Elapsed <= 0 && r.begun == 0 {
+		r.begun = t.Elapsed
 	}
-	r.sure = r.pass(t.Candidate)
-	switch {
-	case !r.o.ungated && r.seen.Requests >= gateRequests && 2*r.seen.Errors >= r.seen.Requests:
-		r.verdict = Fail
-		r.reason = fmt.Sprintf("%s: half or more", r.counted())
-	case r.strength >= -math.Log(r.o.Alpha):
+	r.seen = r.seen.Add(t.Candidate)
+	r.block, r.other = r.block.Add(t.Candidate), r.other.Add(t.Baseline)
+	if t.Elapsed <= 0 {
+		r.earlier = r.earlier.Add(t.Baseline)
+	}
+	if t.Elapsed-r.begun >= block || t.Elapsed >= r.o.Bake && r.begun < r.o.Bake {
+		if r.tick == 0 && r.begun != 0 {
+			r.tick = max(block, (t.Elapsed - r.begun).Round(block))
+		}
+		r.judge(t.Elapsed)
+		r.block, r.other, r.begun = Counts{}, Counts{}, t.Elapsed
+	}
+	switch plain := r.streak.plain(r.seen, r.counted()); {
+	case plain != "":
+		r.verdict, r.reason = Fail, plain
+	case r.wealth >= 1/r.o.Alpha:
 		r.verdict = Fail
 		r.reason = fmt.Sprintf("%s; a release that keeps to %s would look this bad less than once in %s times",
-			r.counted(), percent(r.o.Objective), times(r.strength))
-	case t.Elapsed >= r.o.Bake && r.sure >= -math.Log(r.o.Beta):
+			r.counted(), percent(r.null), times(math.Log(r.wealth)))
+	case t.Elapsed >= r.o.Bake && way(r.certainty(), r.o.Beta) == 1 && way(math.Log(r.wealth), r.o.Alpha) < halfWay:
 		r.verdict = Pass
 		r.reason = fmt.Sprintf("%s in %s; a release at %s would look this good less than once in %s times",
-			r.counted(), t.Elapsed.Round(100*time.Millisecond), percent(r.o.Intolerable), times(r.sure))
+			r.counted(), t.Elapsed.Round(100*time.Millisecond), percent(r.intolerable), times(r.certainty()))
 	}
 	return r.verdict
+}
+
+// judge takes a block that ended at this time.
+func (r *objective) judge(at time.Duration) {
+	length := max(r.tick, block)
+	if r.spread == nil {
+		r.spread = newDispersion(length, r.o.checks)
+	}
+	for i, c := range []Counts{r.other, r.block} {
+		of := sideOf(0, i == 1)
+		r.spread.add(of, at, c)
+		r.assured.watch(of, at, c)
+	}
+	if at <= 0 {
+		return
+	}
+	if r.event == nil {
+		r.begin()
+	}
+	w := r.spread.weather()
+	if !r.o.checks {
+		r.streak.add(Tick{Elapsed: at, Candidate: r.block}, length, w)
+	}
+	if r.block.Requests == 0 {
+		return
+	}
+	for i, rate := range r.bets {
+		r.logs[i] = bernoulli(r.block, rate) - bernoulli(r.block, r.null)
+	}
+	r.event.add(at, length, r.logs, w)
+	r.wealth = r.event.wealth(w)
+}
+
+// begin sets the rates that are tried.
+func (r *objective) begin() {
+	r.null, r.intolerable = r.o.Objective, r.o.Intolerable
+	if r.earlier.Errors > 0 {
+		r.null = min(0.5, max(r.null, natural*r.earlier.rate()))
+		r.intolerable = min(0.9, max(r.intolerable, 2*r.null))
+	}
+	low := leastOver * r.null
+	stakes := make([]float64, triedRates)
+	for i := range stakes {
+		stakes[i] = 1. / triedRates
+		r.bets = append(r.bets, low*math.Pow(mostRate/low, float64(i)/(triedRates-1)))
+	}
+	r.event, r.logs = newEvents(stakes), make([]float64, triedRates)
+}
+
+// certainty is the log of the evidence for a pass; 0 is none.
+func (r *objective) certainty() float64 {
+	if r.spread == nil || r.seen.Requests == 0 || r.seen.rate() > r.intolerable {
+		return 0
+	}
+	size := r.assured.size(r.spread)
+	var terms []float64
+	for _, part := range hopeful {
+		terms = append(terms, (bernoulli(r.seen, part*r.intolerable)-bernoulli(r.seen, r.intolerable))/size-math.Log(float64(len(hopeful))))
+	}
+	return max(0, logSum(terms))
+}
+
+// bernoulli is the log likelihood of so many errors of so many requests at a rate.
+func bernoulli(c Counts, rate float64) float64 {
+	log := float64(c.Requests-c.Errors) * math.Log1p(-rate)
+	if c.Errors > 0 { // 0 × -Inf is not a number
+		log += float64(c.Errors) * math.Log(rate)
+	}
+	return log
 }
 
 func (r *objective) Reason() string {
@@ -139,36 +172,12 @@ func (r *objective) Reason() string {
 	case r.seen.Requests == 0:
 		return "nobody asked it: there was neither a check nor a request of a customer"
 	}
-	return fmt.Sprintf("%s: not enough to tell %s from %s", r.counted(), percent(r.o.Objective), percent(r.o.Intolerable))
+	return fmt.Sprintf("%s: not enough to tell %s from %s", r.counted(), percent(max(r.null, r.o.Objective)), percent(max(r.intolerable, r.o.Intolerable)))
 }
 
 // Progress says how far the evidence has come on the way to a fail and to a pass, from 0 to 1.
 func (r *objective) Progress() (fail, pass float64) {
-	return way(r.strength, r.o.Alpha), way(r.sure, r.o.Beta)
-}
-
-// fail moves the fail process on by one tick and returns its log.
-func (r *objective) fail(c Counts, factor func(arm, Counts) float64) float64 {
-	share := min(r.share, r.waiting)
-	r.waiting -= share
-	terms := [grid + 1]float64{grid: math.Log(r.waiting)}
-	for i := range r.up {
-		a := &r.up[i]
-		a.log = logAdd(a.log, math.Log(share)) + factor(*a, c)
-		terms[i] = a.log - math.Log(grid)
-	}
-	return logSum(terms[:])
-}
-
-// pass moves the pass process on by one tick and returns its log.
-func (r *objective) pass(c Counts) float64 {
-	var terms [len(r.down)]float64
-	for i := range r.down {
-		a := &r.down[i]
-		a.log += a.of(c)
-		terms[i] = a.log - math.Log(float64(len(r.down)))
-	}
-	return logSum(terms[:])
+	return way(math.Log(r.wealth), r.o.Alpha), way(r.certainty(), r.o.Beta)
 }
 
 func (r *objective) counted() string {

@@ -8,43 +8,63 @@ import (
 // NewProbed is the rule for checks of our own, which ask the release and the one before it at the same instants: their ticks have
 // both sides, and are compared. While the other one is not there to be asked a tick has the candidate only, and is judged by the
 // objective. Two gates are for what is plain, and need no statistics.
-func NewProbed(c ComparisonOptions, o ObjectiveOptions) Rule {
-	c.Block, o.Block = probeBlock, probeBlock
-	c.ungated, o.ungated = true, true
-	// A fail of either is a fail: each gets half of the false alarms.
-	c.Alpha, o.Alpha = c.Alpha/2, o.Alpha/2
-	return &probed{both: NewComparison(c), alone: NewObjective(o), bake: c.Bake}
+func NewProbed(o Options) Rule {
+	o.checks, o.Tick = true, block
+	r := newPaired(o)
+	r.gates = &gates{}
+	r.apartAfter = apartProbed
+	return r
 }
 
-// probeBlock is how long checks are judged together: a blip of a second is one event, or two.
-const probeBlock = 2 * time.Second
+// NewMetered is the rule for counts of what customers got. While the release before it has customers too, both are compared; else
+// the release is judged by the objective, or by what was natural before.
+func NewMetered(o Options) Rule { return newPaired(o) }
 
-// probed judges checks.
-type probed struct {
+func newPaired(o Options) *paired {
+	o.Alpha /= 2 // a fail of either is a fail: each gets half of the false alarms
+	return &paired{both: NewComparison(o), alone: NewObjective(o), apartAfter: apartMetered}
+}
+
+// How long the other release may have no customers before a release is judged alone, since two sides are not always read at once; and
+// how long it may not be asked: what took it away may have hit both.
+const (
+	apartMetered = time.Minute
+	apartProbed  = 5 * time.Second
+)
+
+// paired compares two releases where a tick has both, and judges one alone where it has not.
+type paired struct {
 	both, alone Rule
-	bake        time.Duration
-	gates       gates
-	compared    bool // a tick had both sides
-	apart       bool // the last one had not
+	gates       *gates // nil: there are none
+	apartAfter  time.Duration
+	compared    bool          // the other release had requests,
+	last        time.Duration // and when it had the last
+	apart       bool          // the last tick was judged alone
 	verdict     Verdict
 	reason      string
 }
 
-func (r *probed) Observe(t Tick) Verdict {
+func (r *paired) Observe(t Tick) Verdict {
 	if r.verdict == Fail {
 		return Fail
 	}
-	if r.reason = r.gates.observe(t); r.reason != "" {
-		r.verdict = Fail
-		return Fail
+	if r.gates != nil {
+		if r.reason = r.gates.observe(t); r.reason != "" {
+			r.verdict = Fail
+			return Fail
+		}
 	}
+	if t.Elapsed > 0 && t.Baseline.Requests > 0 {
+		r.compared, r.last = true, t.Elapsed
+	}
+	r.apart = !r.compared || t.Elapsed-r.last > r.apartAfter
 	// The rule whose evidence the tick is none of sees that time goes on.
-	pair, single := Tick{Elapsed: t.Elapsed}, Tick{Elapsed: t.Elapsed}
+	pair, single := t, Tick{Elapsed: t.Elapsed}
 	switch {
-	case t.Baseline.Requests > 0:
-		pair, r.compared, r.apart = t, true, false
-	case t.Candidate.Requests > 0:
-		single, r.apart = t, true
+	case t.Elapsed <= 0:
+		single = t
+	case r.apart:
+		pair, single = Tick{Region: t.Region, Elapsed: t.Elapsed}, t
 	}
 	both, alone := r.both.Observe(pair), r.alone.Observe(single)
 	switch {
@@ -54,7 +74,7 @@ func (r *probed) Observe(t Tick) Verdict {
 		r.verdict, r.reason = Fail, r.alone.Reason()
 	case both == Pass:
 		r.verdict, r.reason = Pass, r.both.Reason()
-	case alone == Pass && (!r.compared || r.apart): // the other one is not there any more
+	case alone == Pass && r.apart: // the other one is not there any more
 		r.verdict, r.reason = Pass, r.alone.Reason()
 	default:
 		r.verdict = Unknown
@@ -62,7 +82,7 @@ func (r *probed) Observe(t Tick) Verdict {
 	return r.verdict
 }
 
-func (r *probed) Reason() string {
+func (r *paired) Reason() string {
 	switch {
 	case r.verdict != Unknown:
 		return r.reason
@@ -72,7 +92,7 @@ func (r *probed) Reason() string {
 	return r.alone.Reason()
 }
 
-func (r *probed) Progress() (fail, pass float64) {
+func (r *paired) Progress() (fail, pass float64) {
 	fail, pass = r.both.Progress()
 	aloneFail, alonePass := r.alone.Progress()
 	if !r.compared {

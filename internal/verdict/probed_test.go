@@ -10,13 +10,13 @@ import (
 const (
 	checkEvery = 100 * time.Millisecond
 	readEvery  = 50 * time.Millisecond
-	watched    = 3 * time.Minute
+	watchedFor = 3 * time.Minute
 )
 
 func defaultProbed() Rule {
 	const alpha, beta = 0.009, 0.01
-	return NewProbed(ComparisonOptions{Harmless: 1, Intolerable: 2.5, Rate: 0.05, WarmUp: time.Minute, Cold: Cold, Alpha: alpha, Beta: beta, Bake: watched},
-		ObjectiveOptions{Objective: 0.01, Intolerable: 0.05, Alpha: alpha, Beta: beta, Bake: watched, Tick: time.Second})
+	return NewProbed(Options{Ratio: 2.5, Objective: 0.01, Negligible: 0.01, Intolerable: 0.02, Harmless: 1, WarmUp: time.Minute,
+		Alpha: alpha, Beta: beta, Bake: watchedFor})
 }
 
 // law says how likely a check of each side fails at a time.
@@ -32,7 +32,7 @@ func judged(seed uint64, l law) (Verdict, time.Duration) {
 		}
 		return Counts{1, 0}
 	}
-	for at := readEvery; at <= watched; at += readEvery {
+	for at := readEvery; at <= watchedFor; at += readEvery {
 		t := Tick{Elapsed: at}
 		if at%checkEvery == 0 {
 			c, b := l(at, r)
@@ -42,7 +42,7 @@ func judged(seed uint64, l law) (Verdict, time.Duration) {
 			return v, at
 		}
 	}
-	return Unknown, watched
+	return Unknown, watchedFor
 }
 
 // silent is 1 within the silence that begins at start.
@@ -132,8 +132,8 @@ func TestProbedFindsBadReleases(t *testing.T) {
 		"fails after a minute":       {from(time.Minute, 1, 0), time.Minute, 2100 * time.Millisecond},
 		"fails, and 2 % are natural": {from(30*time.Second, 1, 0.02), 30 * time.Second, 2100 * time.Millisecond},
 		"half of it fails":           {from(30*time.Second, 0.5, 0), 30 * time.Second, 10 * time.Second},
-		"a fifth of it fails":        {from(70*time.Second, 0.2, 0), 70 * time.Second, 30 * time.Second},
-		"a tenth of it fails":        {from(0, 0.1, 0), 0, 90 * time.Second},
+		"a fifth of it fails":        {from(70*time.Second, 0.2, 0), 70 * time.Second, 60 * time.Second},
+		"a tenth of it fails":        {from(0, 0.1, 0), 0, 2 * time.Minute},
 	} {
 		const runs = 200
 		late := 0
@@ -155,10 +155,10 @@ func TestProbedFindsBadReleases(t *testing.T) {
 // While the release before it is not there, the objective judges; and what was compared once is passed by the comparison only.
 func TestProbedAlone(t *testing.T) {
 	rule := defaultProbed()
-	for at := checkEvery; at <= watched; at += checkEvery {
+	for at := checkEvery; at <= watchedFor; at += checkEvery {
 		rule.Observe(Tick{Elapsed: at, Candidate: Counts{1, 0}})
 	}
-	if v := rule.Observe(Tick{Elapsed: watched + time.Second}); v != Pass {
+	if v := rule.Observe(Tick{Elapsed: watchedFor + time.Second}); v != Pass {
 		t.Errorf("alone and well: %v, %s", v, rule.Reason())
 	}
 	rule = defaultProbed()
@@ -199,7 +199,7 @@ func TestProbedAtAnyRate(t *testing.T) {
 		}
 	}
 	// Both fail, and the other one is taken away as the target finds it unwell.
-	v, at, rule := run(checkEvery, watched, func(at time.Duration) (Counts, Counts) {
+	v, at, rule := run(checkEvery, watchedFor, func(at time.Duration) (Counts, Counts) {
 		down := at > 20*time.Second && at < 28*time.Second
 		switch {
 		case down && at > 20250*time.Millisecond:
@@ -213,10 +213,12 @@ func TestProbedAtAnyRate(t *testing.T) {
 		t.Errorf("both were down: %v after %s: %s", v, at, rule.Reason())
 	}
 	for name, there := range map[string]func(at time.Duration) bool{
-		"it vanishes":           func(at time.Duration) bool { return at < watched/2 },
-		"it comes for a moment": func(at time.Duration) bool { return at > watched-time.Second && at < watched-800*time.Millisecond },
+		"it vanishes": func(at time.Duration) bool { return at < watchedFor/2 },
+		"it comes for a moment": func(at time.Duration) bool {
+			return at > watchedFor-time.Second && at < watchedFor-800*time.Millisecond
+		},
 	} {
-		v, _, rule := run(checkEvery, watched, func(at time.Duration) (Counts, Counts) {
+		v, _, rule := run(checkEvery, watchedFor+2*apartProbed, func(at time.Duration) (Counts, Counts) {
 			if there(at) {
 				return well, well
 			}
@@ -228,9 +230,9 @@ func TestProbedAtAnyRate(t *testing.T) {
 	}
 	// After a pass the evidence goes on.
 	rule = defaultProbed()
-	for at := checkEvery; at <= watched+10*time.Second; at += checkEvery {
+	for at := checkEvery; at <= watchedFor+10*time.Second; at += checkEvery {
 		c := well
-		if at > watched+time.Second {
+		if at > watchedFor+time.Second {
 			c = Counts{1, 1}
 		}
 		v = rule.Observe(Tick{Elapsed: at, Candidate: c, Baseline: well})

@@ -100,6 +100,8 @@ environments:
     try: 5s
     verify:
       bake: 5s
+      objective: 5%%
+      negligible: 5%%
       probes: [{kind: http, path: /, rate: 50}]
 `
 

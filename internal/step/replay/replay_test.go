@@ -27,9 +27,8 @@ func BenchmarkReplay(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		err := replay(bytes.NewReader(file.Bytes()), io.Discard, "ticks.csv", func() verdict.Rule {
-			return rules[0].make(options{bake: 24 * time.Hour, objective: 0.01, alpha: 0.01, beta: 0.01, harmless: 1, intolerable: 2.5})
-		})
+		err := replay(b.Context(), bytes.NewReader(file.Bytes()), io.Discard, "ticks.csv", verdict.Setting{Rule: verdict.Compared, Options: verdict.Options{
+			Bake: 24 * time.Hour, Objective: 0.01, Alpha: 0.01, Beta: 0.01, Harmless: 1, Ratio: 2.5}})
 		if err != nil {
 			b.Fatal(err)
 		}

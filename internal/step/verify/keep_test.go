@@ -27,7 +27,7 @@ func TestKeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	csv, err := os.ReadFile(record)
-	if err != nil || !strings.Contains(string(csv), "\nhaproxy,1,1.000,10,4,0,0\n") {
+	if err != nil || !strings.Contains(string(csv), "\nhaproxy,1,1,10,4,0,0\n") {
 		t.Errorf("%s, %v", csv, err)
 	}
 	svg, err := os.ReadFile(picture)

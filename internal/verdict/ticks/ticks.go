@@ -2,10 +2,13 @@
 package ticks
 
 import (
+	"bufio"
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +18,8 @@ import (
 )
 
 // Header is how the first line begins. After it come two columns for each bound of latency, which say how many requests took longer: candidate_over_0.25
-// and baseline_over_0.25, in seconds; and region, whose sides these are. Others are let pass.
+// and baseline_over_0.25, in seconds; and region, whose sides these are. Others are ignored. Before the header there may be a line for each
+// series that says by which rule it was judged.
 var Header = []string{"series", "tick", "seconds", "candidate_requests", "candidate_errors", "baseline_requests", "baseline_errors"}
 
 const (
@@ -23,12 +27,33 @@ const (
 	baselineOver  = "baseline_over_"
 )
 
+// ruled begins a line that says by which rule a series was judged: its name and the setting, as JSON.
+const ruled = "#rule "
+
+// judged is such a line.
+type judged struct {
+	Series string `json:"series"`
+	verdict.Setting
+}
+
 // Reader reads ticks.
 type Reader struct {
 	from   *csv.Reader
-	region int      // its column, or -1
-	over   [][2]int // the columns of each bound
+	lines  int // before the header
+	rules  map[string]verdict.Setting
+	last   map[place]time.Duration // the ends of the newest ticks
+	region int                     // its column, or -1
+	over   [][2]int                // the columns of each bound
 	slower []verdict.Pair
+}
+
+// place is where ticks have an order.
+type place struct{ series, region string }
+
+// Rule is what a series was judged by; not ok when the file does not say.
+func (r *Reader) Rule(series string) (s verdict.Setting, ok bool) {
+	s, ok = r.rules[series]
+	return s, ok
 }
 
 // Line is one line of the file.
@@ -38,9 +63,29 @@ type Line struct {
 	verdict.Tick // Slower is good until the next Read
 }
 
-// NewReader reads the header.
-func NewReader(from io.Reader) (*Reader, error) {
-	r := &Reader{from: csv.NewReader(from)}
+// NewReader reads the header, and what is before it.
+func NewReader(in io.Reader) (*Reader, error) {
+	r := &Reader{rules: map[string]verdict.Setting{}, last: map[place]time.Duration{}}
+	from := bufio.NewReader(in)
+	for {
+		if next, err := from.Peek(len(ruled)); err != nil || string(next) != ruled {
+			break
+		}
+		line, err := from.ReadString('\n')
+		r.lines++
+		var j judged
+		if err == nil {
+			err = json.Unmarshal([]byte(line[len(ruled):]), &j)
+		}
+		if err == nil {
+			_, err = j.New()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", r.lines, err)
+		}
+		r.rules[j.Series] = j.Setting
+	}
+	r.from = csv.NewReader(from)
 	r.from.ReuseRecord = true
 	first, err := r.from.Read()
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -76,7 +121,7 @@ func (r *Reader) Read() (Line, error) {
 	if l.Seconds, err = strconv.ParseFloat(fields[2], 64); err != nil || !(l.Seconds > -1e9 && l.Seconds < 1e9) {
 		return Line{}, r.fault("seconds %q: want a number", fields[2])
 	}
-	l.Elapsed = time.Duration(l.Seconds * float64(time.Second))
+	l.Elapsed = time.Duration(math.Round(l.Seconds * float64(time.Second)))
 	count := func(i int) (n int) {
 		value, bad := strconv.Atoi(fields[i])
 		if bad != nil || value < 0 {
@@ -97,19 +142,27 @@ func (r *Reader) Read() (Line, error) {
 		err = r.fault("there are more errors than requests")
 	}
 	l.Slower = r.slower
+	at := place{l.Series, l.Region}
+	if last, ok := r.last[at]; ok && err == nil && l.Elapsed < last {
+		err = r.fault("seconds %s: the tick before it ended at %s; they must be in order", fields[2], seconds(last))
+	}
+	r.last[at] = l.Elapsed
 	return l, err
 }
+
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
 func more(c verdict.Counts) bool { return c.Errors > c.Requests }
 
 func (r *Reader) fault(format string, args ...any) error {
 	line, _ := r.from.FieldPos(0)
-	return fmt.Errorf("line %d: "+format, append([]any{line}, args...)...)
+	return fmt.Errorf("line %d: "+format, append([]any{r.lines + line}, args...)...)
 }
 
 // Series is what was recorded of one piece of evidence.
 type Series struct {
 	Name   string
+	Rule   verdict.Setting
 	Bounds []float64 // of latency, in seconds
 	Ticks  []verdict.Tick
 }
@@ -122,6 +175,18 @@ func Write(to io.Writer, all []Series) error {
 	}
 	slices.Sort(bounds)
 	bounds = slices.Compact(bounds)
+	for _, s := range all {
+		if s.Rule.Rule == "" {
+			continue
+		}
+		line, err := json.Marshal(judged{s.Name, s.Rule})
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(to, "%s%s\n", ruled, line); err != nil {
+			return err
+		}
+	}
 	out := csv.NewWriter(to)
 	first := slices.Clone(Header)
 	for _, b := range bounds {
@@ -131,7 +196,7 @@ func Write(to io.Writer, all []Series) error {
 	lines := [][]string{first}
 	for _, s := range all {
 		for i, t := range s.Ticks {
-			line := []string{s.Name, strconv.Itoa(i + 1), strconv.FormatFloat(t.Elapsed.Seconds(), 'f', 3, 64)}
+			line := []string{s.Name, strconv.Itoa(i + 1), seconds(t.Elapsed)}
 			add := func(n ...int) {
 				for _, n := range n {
 					line = append(line, strconv.Itoa(n))

@@ -18,8 +18,8 @@ func TestWriteAndRead(t *testing.T) {
 	}
 	all := []Series{
 		{Name: "haproxy", Ticks: []verdict.Tick{{Elapsed: -2 * time.Second, Baseline: verdict.Counts{Requests: 9, Errors: 1}},
-			{Elapsed: 1500 * time.Millisecond, Candidate: verdict.Counts{Requests: 3, Errors: 2}, Baseline: verdict.Counts{Requests: 9}}}},
-		{Name: "nginx", Bounds: []float64{0.25}, Ticks: []verdict.Tick{{Elapsed: time.Second, Candidate: verdict.Counts{Requests: 5},
+			{Elapsed: 1234567891, Candidate: verdict.Counts{Requests: 3, Errors: 2}, Baseline: verdict.Counts{Requests: 9}}}},
+		{Name: "nginx", Rule: verdict.Setting{Rule: verdict.Metered, Options: verdict.Options{Alpha: 0.009, Bake: time.Minute}}, Bounds: []float64{0.25}, Ticks: []verdict.Tick{{Elapsed: time.Second, Candidate: verdict.Counts{Requests: 5},
 			Baseline: verdict.Counts{Requests: 7}, Slower: []verdict.Pair{pair(5, 1, 7, 2)}}}},
 	}
 	var b strings.Builder
@@ -40,7 +40,8 @@ func TestWriteAndRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(got) == 0 || got[len(got)-1].Name != l.Series {
-			got = append(got, Series{Name: l.Series})
+			rule, _ := r.Rule(l.Series)
+			got = append(got, Series{Name: l.Series, Rule: rule})
 		}
 		tick := l.Tick
 		tick.Slower = nil
@@ -65,6 +66,9 @@ func TestFaults(t *testing.T) {
 		head + "\na,1,1,-1,0,1,0":               "line 2: \"-1\": want a number of requests",
 		head + "\na,1,1,1,0,1,0\na,2,2,1,2,1,0": "line 3: there are more errors than requests",
 		head + "\na,1,1,1":                      "wrong number of fields",
+		head + "\na,1,2,1,0,1,0\nb,1,1,1,0,1,0\na,2,1.5,1,0,1,0": "line 4: seconds 1.5: the tick before it ended at 2; they must be in order",
+		"#rule {\"series\":\"a\",\"rule\":\"guess\"}\n" + head:   "line 1: rule \"guess\": want one of comparison, objective, probed",
+		"#rule {\n" + head: "line 1: ",
 		head + ",candidate_over_1,baseline_over_1\na,1,1,5,0,5,0,6,0": "line 2: there are more slow requests than requests",
 		head + ",candidate_over_1\na,1,1,5,0,5,0,6":                   "none baseline_over_1",
 	} {
