@@ -6,6 +6,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +25,73 @@ type customers struct {
 	failed   int       // requests that no release answered while that was excused
 	badSince time.Time // of the first bad answer in a row
 	longest  time.Duration
+	control  *control
+	stalled  int // requests that nobody answered while the machine answered nobody
+}
+
+// control is a server in this process that is asked beside the customers: when it does not answer either, it is the machine that has stalled,
+// and no release.
+type control struct {
+	server *httptest.Server
+
+	mu     sync.Mutex
+	asked  time.Time // when it was asked what it has not answered yet
+	stalls []stall   // of the last minute
+}
+
+// stall is a time in which the machine did nothing for anybody.
+type stall struct{ begin, end time.Time }
+
+// How often the control is asked, and how slow it is when the machine has stalled.
+const (
+	controlEvery = 100 * time.Millisecond
+	stallAfter   = time.Second
+	stallsKept   = time.Minute
+)
+
+func newControl() *control {
+	return &control{server: httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}))}
+}
+
+// run asks until ctx is done.
+func (c *control) run(ctx context.Context) {
+	defer c.server.Close()
+	pace := time.NewTicker(controlEvery)
+	defer pace.Stop()
+	for ctx.Err() == nil {
+		c.begin(time.Now())
+		_, _, _ = ask(ctx, c.server.URL)
+		c.end(time.Now())
+		select {
+		case <-ctx.Done():
+		case <-pace.C:
+		}
+	}
+}
+
+func (c *control) begin(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = now
+}
+
+func (c *control) end(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stalls = slices.DeleteFunc(c.stalls, func(s stall) bool { return now.Sub(s.end) > stallsKept })
+	if now.Sub(c.asked) >= stallAfter {
+		c.stalls = append(c.stalls, stall{c.asked, now})
+	}
+	c.asked = time.Time{}
+}
+
+// stalled says whether the machine stalled between a time and now.
+func (c *control) stalled(since, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.asked.IsZero() && now.Sub(c.asked) >= stallAfter || slices.ContainsFunc(c.stalls, func(s stall) bool { return s.end.After(since) })
 }
 
 // asking is the time between two requests of the customers.
@@ -30,6 +99,10 @@ const asking = 20 * time.Millisecond
 
 // run asks until ctx is done.
 func (c *customers) run(ctx context.Context) {
+	c.control = newControl()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	parts.Go(func() { c.control.run(ctx) })
 	pace := time.NewTicker(asking)
 	defer pace.Stop()
 	for {
@@ -38,11 +111,12 @@ func (c *customers) run(ctx context.Context) {
 			return
 		case <-pace.C:
 		}
+		begin := time.Now()
 		status, serves, err := c.ask(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		c.note(status, serves, err)
+		c.note(begin, status, serves, err)
 	}
 }
 
@@ -77,7 +151,7 @@ func shown(page string) string {
 	return strings.TrimSuffix(words[1], ":") + " " + words[len(words)-1]
 }
 
-func (c *customers) note(status int, serves string, err error) {
+func (c *customers) note(begin time.Time, status int, serves string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked++
@@ -91,6 +165,8 @@ func (c *customers) note(status int, serves string, err error) {
 	case serves != "":
 	case c.excused:
 		c.failed++
+	case err != nil && c.control.stalled(begin, now):
+		c.stalled++
 	case err != nil || status == http.StatusBadGateway || status == http.StatusServiceUnavailable:
 		c.lost = append(c.lost, fmt.Sprintf("%s: %d from %q, %v", now.Format(clock), status, serves, err))
 	}

@@ -208,7 +208,7 @@ func report(o options, worlds []*world, faults []error, took time.Duration) erro
 	var sum tally
 	var violations []error
 	for n, w := range worlds {
-		w.tally.bad = w.customers.longest
+		w.tally.bad, w.tally.stalled = w.customers.longest, w.customers.stalled
 		if h := w.house; h == nil || h.worlds[0] == w { // they share it
 			w.tally.faults = w.weather.spoiled()
 		}

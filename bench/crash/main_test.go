@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/release"
@@ -186,5 +187,22 @@ func TestOptions(t *testing.T) {
 		if got != c.want || c.o.worlds != c.worlds {
 			t.Errorf("%+v: %q", c.o, got)
 		}
+	}
+}
+
+// A request that nobody answers counts against the releases, unless the machine answered nobody then.
+func TestStalledMachine(t *testing.T) {
+	c, now := newControl(), time.Now()
+	defer c.server.Close()
+	c.begin(now)
+	if c.stalled(now.Add(-10*time.Second), now.Add(stallAfter/2)) {
+		t.Error("a control that was just asked has stalled")
+	}
+	if !c.stalled(now.Add(-10*time.Second), now.Add(stallAfter)) {
+		t.Error("one that does not answer has not")
+	}
+	c.end(now.Add(2 * stallAfter))
+	if !c.stalled(now.Add(stallAfter), now.Add(5*time.Second)) || c.stalled(now.Add(3*stallAfter), now.Add(5*time.Second)) {
+		t.Error("a stall counts for requests that were under way in it, and for no other")
 	}
 }

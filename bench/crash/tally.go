@@ -14,6 +14,7 @@ type tally struct {
 	codes                                                                             map[fault.Code]int
 	recovery                                                                          time.Duration // the longest run after kills that came to an end in calm weather
 	bad                                                                               time.Duration // the longest that customers got nothing but a bad release
+	stalled                                                                           int           // requests of customers that nobody answered while the machine had stalled
 	engines                                                                           onEngines
 }
 
@@ -46,13 +47,13 @@ func (t tally) plus(o tally) tally {
 		}
 	}
 	return tally{t.steps + o.steps, t.deploys + o.deploys, t.verifies + o.verifies, t.rollbacks + o.rollbacks, t.kills + o.kills, t.pairs + o.pairs,
-		t.faults + o.faults, t.outages + o.outages, t.events + o.events, t.voids + o.voids, codes, max(t.recovery, o.recovery), max(t.bad, o.bad), t.engines.plus(o.engines)}
+		t.faults + o.faults, t.outages + o.outages, t.events + o.events, t.voids + o.voids, codes, max(t.recovery, o.recovery), max(t.bad, o.bad), t.stalled + o.stalled, t.engines.plus(o.engines)}
 }
 
 func (t tally) String() string {
 	text := fmt.Sprintf("steps             %d\n  deploys         %d\n  verifies        %d\n  rollbacks       %d\n  pairs at once   %d\nkills             %d\n"+
-		"registry faults   %d\nregistry outages  %d\nevents            %d, and %d that came too late\nlongest recovery  %.1f s\nlongest bad time  %.1f s\nexit codes       ",
-		t.steps, t.deploys, t.verifies, t.rollbacks, t.pairs, t.kills, t.faults, t.outages, t.events, t.voids, t.recovery.Seconds(), t.bad.Seconds())
+		"registry faults   %d\nregistry outages  %d\nevents            %d, and %d that came too late\nlongest recovery  %.1f s\nlongest bad time  %.1f s\nmachine stalled   %d requests\nexit codes       ",
+		t.steps, t.deploys, t.verifies, t.rollbacks, t.pairs, t.kills, t.faults, t.outages, t.events, t.voids, t.recovery.Seconds(), t.bad.Seconds(), t.stalled)
 	for code := fault.Done; code <= fault.Refused; code++ {
 		text += fmt.Sprintf(" %d: %d", code, t.codes[code])
 	}
