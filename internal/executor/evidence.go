@@ -339,6 +339,9 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 	for _, p := range meters {
 		by := rule(verdict.Metered, negligibleOfCustomers)
 		by.Tick, by.Skew = max(p.Every, block), p.Skew
+		if by.Skew == 0 && other != nil && other.Weight > 0 {
+			by.Share = float64(in.Weight) / float64(in.Weight+other.Weight)
+		}
 		subjects := []probe.Subject{subject(in)}
 		if other != nil {
 			subjects = append(subjects, subject(*other))

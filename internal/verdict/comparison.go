@@ -32,6 +32,7 @@ type comparison struct {
 	tick        time.Duration
 	warm        bool    // the warm-up is over
 	wealth      float64 // the average of all metrics
+	invalid     string  // why the evidence is
 	verdict     Verdict
 	reason      string
 }
@@ -100,6 +101,9 @@ func (r *comparison) Observe(t Tick) Verdict {
 		r.verdict = Fail
 		r.reason = fmt.Sprintf("%s; a good release would look this bad less than once in %s times", r.findings(), times(math.Log(r.wealth)))
 	case at >= r.o.Bake && way(math.Log(r.wealth), r.o.Alpha) < halfWay && way(r.certainty(), r.o.Beta) == 1:
+		if r.invalid = mismatch(r.seen, r.other, r.o.Share); r.invalid != "" {
+			return Unknown
+		}
 		r.verdict = Pass
 		r.reason = fmt.Sprintf("%s in %s; %s would look this good less than once in %s times", r.counted(), at.Round(100*time.Millisecond),
 			r.intolerable(), times(r.certainty()))
@@ -277,6 +281,8 @@ func (r *comparison) Reason() string {
 	switch {
 	case r.verdict != Unknown:
 		return r.reason
+	case r.invalid != "":
+		return r.invalid
 	case r.seen.Requests == 0:
 		return "no tick has requests of both"
 	}

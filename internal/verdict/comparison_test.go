@@ -172,10 +172,17 @@ func TestComparison(t *testing.T) {
 
 // What a rule knows about an hour of history, warm-ups, latency and late faults.
 func TestComparisonInPractice(t *testing.T) {
-	random := rand.New(rand.NewPCG(5, 6))
 	type moment struct {
-		i    int
-		tick *Tick
+		i      int
+		tick   *Tick
+		random *rand.Rand
+	}
+	slow := func(m moment, rate float64) {
+		p := Pair{Baseline: Counts{900, flip(m.random, 900, 0.1)}}
+		if m.i > 0 {
+			p.Candidate = Counts{100, flip(m.random, 100, rate)}
+		}
+		m.tick.Slower = []Pair{p}
 	}
 	for name, c := range map[string]struct {
 		warmUp time.Duration
@@ -186,38 +193,39 @@ func TestComparisonInPractice(t *testing.T) {
 		why    string
 	}{
 		"a tenth fails": {0, func(m moment) {
-			m.tick.Candidate.Errors = flip(random, 100, 0.1)
+			m.tick.Candidate.Errors = flip(m.random, m.tick.Candidate.Requests, 0.1)
 		}, Fail, 1, 15, "less than once in"},
 		"three times the errors while it warms up": {20 * time.Second, func(m moment) {
-			if m.i <= 20 {
-				m.tick.Candidate.Errors = flip(random, 100, 0.03)
+			if m.i > 0 && m.i <= 20 {
+				m.tick.Candidate.Errors = flip(m.random, m.tick.Candidate.Requests, 0.03)
 			}
 		}, Pass, 100, 300, ""},
 		"three times the errors and no warm-up": {0, func(m moment) {
-			m.tick.Candidate.Errors = flip(random, 100, 0.03)
+			m.tick.Candidate.Errors = flip(m.random, m.tick.Candidate.Requests, 0.03)
 		}, Fail, 1, 60, ""},
 		"bad from the second minute on": {0, func(m moment) {
 			if m.i > 90 {
-				m.tick.Candidate.Errors = flip(random, 100, 0.2)
+				m.tick.Candidate.Errors = flip(m.random, 100, 0.2)
 			}
 		}, Fail, 91, 97, ""},
 		"slower": {0, func(m moment) {
-			m.tick.Slower = []Pair{{Counts{100, flip(random, 100, 0.3)}, Counts{900, flip(random, 900, 0.1)}}}
-		}, Fail, 1, 150, "it is slower"},
+			slow(m, 0.3)
+		}, Fail, 1, 60, "it is slower"},
 		"as fast": {0, func(m moment) {
-			m.tick.Slower = []Pair{{Counts{100, flip(random, 100, 0.1)}, Counts{900, flip(random, 900, 0.1)}}}
+			slow(m, 0.1)
 		}, Pass, 100, 300, ""},
 	} {
 		o := options(100 * time.Second)
 		o.WarmUp = c.warmUp
 		r := NewComparison(o)
+		random := rand.New(rand.NewPCG(5, 6))
 		v, i := Unknown, -3600
 		for ; i < 600 && v == Unknown; i++ {
 			tick := Tick{Elapsed: time.Duration(i) * time.Second, Baseline: Counts{900, flip(random, 900, 0.01)}}
 			if i > 0 {
 				tick.Candidate = Counts{100, flip(random, 100, 0.01)}
-				c.of(moment{i, &tick})
 			}
+			c.of(moment{i, &tick, random})
 			v = r.Observe(tick)
 		}
 		fail, pass := r.Progress()
@@ -435,5 +443,41 @@ func BenchmarkComparisonTick(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(100*time.Microsecond), "of-100-µs")
 		})
+	}
+}
+
+// A candidate that gets another part of the requests than its weight has evidence that is none: no pass, with both numbers. A right split
+// passes.
+func TestSampleRatioMismatch(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for _, c := range []struct {
+		got  float64
+		want Verdict
+		why  string
+	}{
+		{0.1, Pass, "would look this good"},
+		{0.13, Unknown, "the release should get 10 % of the requests, and got "},
+		{0.07, Unknown, "the release should get 10 % of the requests, and got "},
+	} {
+		o := options(time.Minute)
+		o.Share = 0.1
+		v, _, why := play(NewComparison(o), 200, func(int) (Counts, Counts) {
+			n := flip(random, 5000, c.got)
+			return Counts{n, 0}, Counts{5000 - n, 0}
+		})
+		if v != c.want || !strings.Contains(why, c.why) {
+			t.Errorf("%g of the requests: %s: %s", c.got, v, why)
+		}
+	}
+	if alarms := func() (n int) {
+		for range 2000 {
+			c := flip(random, 2000, 0.1)
+			if mismatch(Counts{c, 0}, Counts{2000 - c, 0}, 0.1) != "" {
+				n++
+			}
+		}
+		return n
+	}(); alarms > 8 {
+		t.Errorf("%d of 2000 right splits are wrong", alarms)
 	}
 }

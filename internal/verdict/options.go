@@ -21,6 +21,7 @@ type Options struct {
 	Bake        time.Duration `json:"bake,omitempty"`        // in ns: no pass before it is over
 	Tick        time.Duration `json:"tick,omitempty"`        // in ns: how often there is evidence; 0 is as the first two ticks say
 	Skew        time.Duration `json:"skew,omitempty"`        // in ns: how far apart both sides of a tick may have been read; 0 is at one instant
+	Share       float64       `json:"share,omitempty"`       // of the traffic that the candidate should get; 0 is not known
 	Size        float64       `json:"size,omitempty"`        // how many errors come together; 0 is what the ticks say
 	checks      bool          // the ticks are those of checks of our own, and their user has gates of its own
 }

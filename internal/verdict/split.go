@@ -54,6 +54,26 @@ func (s *split) fits(t Tick) fitting {
 	return fits
 }
 
+// How far the candidate's part of the requests may be from its weight: in standard deviations, which a right split exceeds once in a thousand
+// times, and as a part of all requests and of the weight, since requests that were under way at the shift are counted on the old side.
+const (
+	mismatchDeviations = 3.29
+	mismatchLeast      = 0.001
+	mismatchPart       = 0.1
+)
+
+// mismatch says that the candidate got another part of the requests than its weight, or "": then who asks which side is no chance, and the
+// evidence is invalid (a sample ratio mismatch; Fabijan et al., KDD 2019).
+func mismatch(c, b Counts, share float64) string {
+	all := float64(c.Requests + b.Requests)
+	off := math.Abs(float64(c.Requests)/max(all, 1) - share)
+	if share <= 0 || share >= 1 || off <= max(mismatchLeast, mismatchPart*share) || off*all <= mismatchDeviations*math.Sqrt(all*share*(1-share)) {
+		return ""
+	}
+	return fmt.Sprintf("the evidence is invalid: the release should get %s of the requests, and got %d of %d, which is %s: look at the load balancer, and at what keeps customers on one side",
+		percent(share), c.Requests, c.Requests+b.Requests, percent(float64(c.Requests)/all))
+}
+
 // streak is a row of ticks in each of which half or more of the candidate's requests failed, and no more than a quarter of the baseline's.
 type streak struct {
 	ticks int
