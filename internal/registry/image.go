@@ -99,6 +99,9 @@ func (c *Client) labels(ctx context.Context, repository string, config v1.Hash) 
 		}
 		return nil, err
 	}
+	if got := DigestOf(r.body); string(got) != config.String() {
+		return nil, fmt.Errorf("%s: the registry sent %s instead", doing, got)
+	}
 	var file struct {
 		Config struct{ Labels map[string]string }
 	}
