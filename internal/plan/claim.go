@@ -3,6 +3,8 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/backstep/backstep/internal/release"
@@ -32,6 +34,27 @@ func (n Number) String() string {
 		s += fmt.Sprintf(" of epoch %d", n.Epoch)
 	}
 	return s
+}
+
+// ParseNumber is the number that String has written as s.
+func ParseNumber(s string) (Number, error) {
+	var n Number
+	pair, epoch, later := strings.Cut(s, " of epoch ")
+	seq, sub, again := strings.Cut(pair, ".")
+	for _, part := range []struct {
+		there bool
+		text  string
+		to    *uint64
+	}{{true, seq, &n.Seq}, {again, sub, &n.Sub}, {later, epoch, &n.Epoch}} {
+		if !part.there {
+			continue
+		}
+		var err error
+		if *part.to, err = strconv.ParseUint(part.text, 10, 64); err != nil {
+			return Number{}, fmt.Errorf("number %q: want for example 12, 12.1 or 12.1 of epoch 2", s)
+		}
+	}
+	return n, nil
 }
 
 // Aim is what a claim is for.
