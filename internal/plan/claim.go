@@ -89,6 +89,8 @@ type Claim struct {
 	Entry    string           `json:"entry,omitempty"` // the name of Wanted's entry in the ledger
 	Back     *release.Release `json:"back,omitempty"`  // where a rollback of Wanted goes; nil when there is no good release
 	Restored bool             `json:"restored,omitempty"`
+	// Event is the digest of the event that gave Number its seq; "" when that was skipped. The ledger is held to it.
+	Event release.Digest `json:"event,omitempty"`
 	// Configurations are those of Wanted and Back, so that they can be started without the ledger.
 	Configurations map[release.Fingerprint]release.Configuration `json:"configurations,omitempty"`
 	Good           bool                                          `json:"good,omitempty"` // Wanted was verified and baked

@@ -27,7 +27,7 @@ type Subject struct {
 func freeze(reason string) func(ledger.Event) (ledger.Event, error) {
 	return func(e ledger.Event) (ledger.Event, error) {
 		state := e.State
-		state.Recent = append(slices.Clone(state.Recent), ledger.Entry{Seq: e.Seq + 1, Release: release.Release{Version: reason}})
+		state.Recent = append(slices.Clone(state.Recent), ledger.Entry{Seq: e.Seq + 1, Release: release.Release{Version: reason, Digest: "sha256:0000000000000000000000000000000000000000000000000000000000000001"}})
 		return ledger.Event{Kind: ledger.Frozen, At: time.Unix(1, 0).UTC(), Reason: reason, State: state}, nil
 	}
 }
