@@ -92,6 +92,15 @@ func (l *Ledger) follows(ctx context.Context, r record) (bool, error) {
 	return l.has(ctx, l.name(r.event.Seq-1))
 }
 
+// descends says whether r is the event numbered seq with this digest, or names it among those before it, over no gap that no writers leave.
+func (r record) descends(seq uint64, digest release.Digest) bool {
+	if r.digest == digest {
+		return true
+	}
+	steps := slices.Index(r.before, ancestor(digest)) + 1
+	return steps > 0 && r.event.Seq > seq && r.event.Seq-seq <= uint64(steps)*longestGap
+}
+
 // After is the newest event that descends from the one with this number and digest.
 func (l *Ledger) After(ctx context.Context, seq uint64, digest release.Digest) (ledger.Event, error) {
 	var p position
@@ -103,7 +112,7 @@ func (l *Ledger) After(ctx context.Context, seq uint64, digest release.Digest) (
 	}
 	if digest == "" {
 		p, err = l.proved(ctx, p)
-	} else if p.digest != digest && !slices.Contains(p.before, ancestor(digest)) {
+	} else if !(record{event: p.event, digest: p.digest, before: p.before}).descends(seq, digest) {
 		p, err = l.descended(ctx, p, seq, digest)
 	}
 	if err != nil {
@@ -163,7 +172,7 @@ func (l *Ledger) walk(ctx context.Context, p position, seq uint64, digest releas
 	at := record{event: p.event, digest: p.digest, before: p.before}
 	for range longestWalk {
 		switch {
-		case at.digest == digest, slices.Contains(at.before, ancestor(digest)):
+		case at.descends(seq, digest):
 			return true, nil
 		case at.event.Seq <= seq, len(at.before) < ancestors:
 			return false, nil
