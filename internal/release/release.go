@@ -81,8 +81,9 @@ type Release struct {
 	Before string `json:"before,omitempty"`
 }
 
-// wordShape is what a version or a revision may look like wherever one comes from; which version a deploy takes is stricter.
-var wordShape = regexp.MustCompile(`^[0-9A-Za-z+._/ -]{0,128}$`)
+// wordShape is what a version or a revision may look like that was written down once: nothing that ends a string or a line. Which
+// version is taken today is stricter.
+var wordShape = regexp.MustCompile("^[^\"'`\\\\\\x00-\\x1f\\x7f-\\x{10ffff}]{0,128}$")
 
 // Check says why r cannot be one, or nil: what is read of it has to have the shape of what is written. It says nothing about where it
 // comes from.

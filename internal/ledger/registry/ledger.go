@@ -31,6 +31,8 @@
 // numbers not counted. An event that the next one does not name is void, even if its PUT is applied only now.
 // commit_model_test.go tries every order of the requests of two and three writers.
 //
+// What is read is believed when it descends from what is known, see chain.go.
+//
 // Together with x, event n is looked for: x and y are removed when their event is there, and an empty splitter could be won
 // again by a writer that comes late.
 package registry
