@@ -61,6 +61,18 @@ func first(ctx context.Context, t *testing.T, s Subject) {
 	if e, err := s.Open().Newest(ctx); err != nil || e.Seq != first.Seq || e.Reason != "first" || len(e.State.Recent) != 1 {
 		t.Fatalf("newest after the first commit: %+v, %v", e, err)
 	}
+	second, err := s.Open().Commit(ctx, freeze("second"))
+	if err != nil || first.Digest == "" || second.Digest == first.Digest {
+		t.Fatalf("second commit: digest %q after %q, %v", second.Digest, first.Digest, err)
+	}
+	for _, seen := range []ledger.Event{{}, first, second} {
+		if e, err := s.Open().After(ctx, seen.Seq, seen.Digest); err != nil || e.Seq != second.Seq || e.Digest != second.Digest {
+			t.Errorf("newest after event %d: event %d %s, %v; want %s", seen.Seq, e.Seq, e.Digest, err, second.Digest)
+		}
+	}
+	if e, err := s.Open().Before(ctx, second); err != nil || e.Seq != first.Seq || e.Digest != first.Digest {
+		t.Errorf("before event %d: event %d %s, %v; want %s", second.Seq, e.Seq, e.Digest, err, first.Digest)
+	}
 }
 
 // race lets several writers write at once: every event counts exactly once, and each was made of the one before it.
