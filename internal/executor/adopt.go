@@ -8,6 +8,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/target"
 )
 
@@ -28,6 +29,7 @@ func (x *Executor) Adopt(ctx context.Context, reason string, dryRun bool, show f
 	if err != nil {
 		return Adoption{}, err
 	}
+	x.configs.learn(newest.State, now.fleet)
 	if len(now.fleet) < len(x.sites) {
 		return Adoption{}, fault.Errorf(fault.Refused, "a target cannot be reached: what it knows would be lost").WithHint("run it again when all of them answer")
 	}
@@ -42,6 +44,7 @@ func (x *Executor) Adopt(ctx context.Context, reason string, dryRun bool, show f
 		if e.Seq != newest.Seq {
 			return ledger.Event{}, fault.Errorf(fault.Refused, "event %d of %s came in between", e.Seq, e.Author).WithHint("run it again")
 		}
+		e.State.Recent = slices.DeleteFunc(slices.Clone(e.State.Recent), func(r ledger.Entry) bool { return x.own(now, r.Release) != nil })
 		return ledger.Adopt(e, out.Estate, reason, x.Stamp())
 	})
 	if err != nil {
@@ -123,5 +126,49 @@ func (x *Executor) lawful(now sight) error {
 			faults = append(faults, target.ForeignError(owner, x.Owner))
 		}
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, x.strange(now))...)
+}
+
+// strange says which release that the ledger names can be none of ours, or nil: it is in another repository than that of the
+// configuration, and no target knows it from there.
+func (x *Executor) strange(now sight) error {
+	s := now.newest.State
+	var named []release.Release
+	for _, e := range []*ledger.Entry{s.Live, s.LastGood} {
+		if e != nil {
+			named = append(named, e.Release)
+		}
+	}
+	if in := s.Intent; in != nil {
+		named = append(named, in.To)
+	}
+	if to := back(s); to != nil {
+		named = append(named, *to)
+	}
+	for _, r := range named {
+		if err := x.own(now, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// own says why r is none of ours, or nil.
+func (x *Executor) own(now sight, r release.Release) error {
+	if r.Repository == "" || r.Repository == x.image {
+		return nil
+	}
+	for _, s := range now.fleet {
+		c := s.Claim
+		known := c.Wanted == r || c.Back != nil && *c.Back == r
+		for _, in := range s.Instances {
+			known = known || in.Release.ID() == r.ID() && in.Release.Repository == r.Repository
+		}
+		if known {
+			return nil
+		}
+	}
+	return fault.Errorf(fault.Refused, "event %d names %s of %s: %w: the configuration has the repository %s, and no target knows it from there",
+		now.newest.Seq, r, r.Repository, ledger.ErrForged, x.image).
+		WithHint("find out who can push to the repository of the ledger; backstep adopt goes on from what the target knows")
 }

@@ -44,7 +44,11 @@ func newConfigurations(env *config.Environment, sources []string, getenv func(st
 func (c *configurations) learn(s ledger.Snapshot, fleet []plan.State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	maps.Copy(c.known, s.Configurations)
+	for id, config := range s.Configurations {
+		if config.Fingerprint() == id { // what it is called is not for the ledger to say
+			c.known[id] = config
+		}
+	}
 	if len(s.Former) > 0 {
 		c.former = s.Former
 	}

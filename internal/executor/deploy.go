@@ -215,7 +215,7 @@ func (x *Executor) startDeploy(ctx context.Context, d Deployment, now sight, r r
 // claimOf is the claim of a deploy's intent in one of its phases.
 func (x *Executor) claimOf(started ledger.Event, aim plan.Aim) plan.Claim {
 	in := started.State.Intent
-	c := plan.Claim{Token: x.token(started, 0), Ledger: x.Owner, Aim: aim,
+	c := plan.Claim{Token: x.token(started, 0), Event: started.Digest, Ledger: x.Owner, Aim: aim,
 		Wanted: in.To, Entry: in.Entry()}
 	if in.From != nil {
 		if c.Back = &in.From.Release; in.From.Release.ID() == in.To.ID() {

@@ -61,6 +61,10 @@ func (x *Executor) Status(ctx context.Context) (Status, error) {
 	}
 	s.Target = &now.fleet[0]
 	s.Target.Claim.Key = ""
+	if now.newest, err = x.descended(reading, now); err != nil {
+		s.LedgerErr = cmp.Or(s.LedgerErr, err)
+	}
+	s.Newest = now.newest
 	if foreign := x.lawful(now); foreign != nil && s.LedgerErr == nil {
 		s.Difference, s.Foreign = foreign.Error(), true
 		return s, nil
@@ -102,9 +106,34 @@ func differs(now sight) string {
 func (x *Executor) survey(ctx context.Context, newest ledger.Event) (sight, error) {
 	now, err := x.observe(ctx, newest)
 	if err == nil {
+		now.newest, err = x.descended(ctx, now)
+	}
+	if err == nil {
 		err = x.lawful(now)
 	}
+	if err == nil {
+		x.configs.learn(now.newest.State, now.fleet)
+	}
 	return now, err
+}
+
+// descended is the newest event of the ledger that descends from what the targets have seen of it. Before the ledger has an event, or
+// when a target is ahead of it, there is nothing to be held to.
+func (x *Executor) descended(ctx context.Context, now sight) (ledger.Event, error) {
+	if now.newest.Seq == 0 {
+		return now.newest, nil
+	}
+	var seen plan.Claim
+	for _, s := range now.fleet {
+		c := s.Claim
+		if c.Event != "" && c.Ledger == x.Owner && c.Number.Epoch == now.newest.State.Epoch && c.Number.Compare(seen.Number) > 0 {
+			seen = c
+		}
+	}
+	if seen.Number.Seq > now.newest.Seq {
+		return now.newest, nil
+	}
+	return x.Ledger.After(ctx, seen.Number.Seq, seen.Event)
 }
 
 // observe is survey for whoever changes nothing.
@@ -128,7 +157,6 @@ func (x *Executor) observe(ctx context.Context, newest ledger.Event) (sight, err
 	if len(now.fleet) == 0 {
 		return now, errors.Join(faults...)
 	}
-	x.configs.learn(newest.State, now.fleet)
 	return now, nil
 }
 
@@ -310,7 +338,7 @@ func (x *Executor) treat(ctx context.Context, now sight, r ledger.Remedy, died s
 
 // follow brings every target to where the ledger says, under the number of its newest event. All who follow it share the claim.
 func (x *Executor) follow(ctx context.Context, now sight) error {
-	claim := plan.Claim{Token: shared(now.newest), Ledger: x.Owner, Aim: plan.Follow}
+	claim := plan.Claim{Token: shared(now.newest), Event: now.newest.Digest, Ledger: x.Owner, Aim: plan.Follow}
 	live := now.newest.State.Live
 	if live != nil {
 		claim.Wanted, claim.Entry, claim.Restored, claim.Back = live.Release, live.ID, live.Restored, back(now.newest.State)

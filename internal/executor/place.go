@@ -70,6 +70,9 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 		return nil, err
 	}
 	kept := ledgerregistry.New(client, book, c.Service, env.Name)
+	kept.Report = func(found error) {
+		world.Log.Warn("something in the ledger is not what it should be", "env", string(env.Name), "found", found)
+	}
 	return &Executor{
 		Name: env.Name, Config: env, Ledger: keeping{bounded(kept), configs}, tidied: kept.Wait,
 		Owner: owner, registry: client, image: c.Repository,

@@ -94,7 +94,7 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 	}
 	defer x.hold(ctx, started, nil)()
 	note := x.note(started, out, r.Reason)
-	claim := plan.Claim{Token: x.token(started, 0), Ledger: x.Owner, Aim: plan.Fire,
+	claim := plan.Claim{Token: x.token(started, 0), Event: started.Digest, Ledger: x.Owner, Aim: plan.Fire,
 		Wanted: out.Release, Entry: note.ID, Restored: true}
 	return x.goBack(ctx, begin, out, claim, started.State.Intent.Key(), note)
 }
@@ -103,6 +103,7 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 // something that is not the ledger's fault.
 func (x *Executor) sightless(ctx context.Context, r Rollback, begin time.Time, err error) (RolledBack, error) {
 	switch code := fault.CodeOf(err); {
+	case errors.Is(err, ledger.ErrForged): // it is there, and says nothing that can be believed
 	case errors.Is(err, target.ErrUnreachable):
 		return RolledBack{}, unreachable(err)
 	case code == fault.Refused || code == fault.HalfWay:
@@ -175,6 +176,9 @@ func (x *Executor) chosen(now sight, r Rollback) (RolledBack, error) {
 	if live.Restored && r.To == "" || here {
 		return RolledBack{Release: live.Release, Already: true, Seq: now.newest.Seq,
 			Why: fmt.Sprintf("already back on %s, by event %d; further back takes --to", live.Release, live.Seq)}, nil
+	}
+	if err == nil {
+		err = x.own(now, to)
 	}
 	if err != nil {
 		return RolledBack{}, err
@@ -327,7 +331,7 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	if ctx.Err() != nil {
 		return RolledBack{}, context.Cause(ctx)
 	}
-	x.log.Warn("the ledger does not answer; going on from what the target knows", "error", silent)
+	x.log.Warn("the ledger cannot be used; going on from what the target knows", "error", silent)
 	now, err := x.survey(ctx, ledger.Event{})
 	if err != nil {
 		return RolledBack{}, errors.Join(unreachable(err), silent)
@@ -351,7 +355,7 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	}
 	record.Number.Sub++
 	note.ID, note.Number, note.Author, note.At, note.Why = strings.ToLower(rand.Text()), record.Number, x.author, x.world.Now().UTC(), r.Reason
-	claim := plan.Claim{Token: plan.Token{Number: record.Number, Holder: x.holder}, Ledger: x.Owner, Aim: plan.Fire,
+	claim := plan.Claim{Token: plan.Token{Number: record.Number, Holder: x.holder}, Event: record.Event, Ledger: x.Owner, Aim: plan.Fire,
 		Wanted: out.Release, Entry: note.ID, Restored: true}
 	turned := x.turn(claim, &note, x.patience).Carry(context.WithoutCancel(ctx), x.sites)
 	out.Took, out.Unwritten = turned.At.Sub(begin), silent

@@ -161,7 +161,7 @@ func (x *Executor) startVerify(ctx context.Context, now sight, watch bool) (ledg
 // arm claims every target for the way back, and makes sure that it is as the ledger says.
 func (x *Executor) arm(ctx context.Context, started ledger.Event) error {
 	in := started.State.Intent
-	c := plan.Claim{Token: x.token(started, 0), Ledger: x.Owner, Aim: plan.Arm,
+	c := plan.Claim{Token: x.token(started, 0), Event: started.Digest, Ledger: x.Owner, Aim: plan.Arm,
 		Wanted: in.From.Release, Entry: in.From.ID, Restored: in.From.Restored}
 	if in.To.Digest != "" {
 		c.Back = &in.To
@@ -252,7 +252,7 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 		out := RolledBack{Release: in.To, Left: in.From.Release, Why: in.Reason, Plan: in.Plan}
 		note := x.note(started, out, fmt.Sprintf("verdict %s: %s", e.Verdict, e.Reason))
 		note.Evidence = e.text()
-		claim := plan.Claim{Token: x.token(started, 1), Ledger: x.Owner, Aim: plan.Fire,
+		claim := plan.Claim{Token: x.token(started, 1), Event: started.Digest, Ledger: x.Owner, Aim: plan.Fire,
 			Wanted: in.To, Entry: note.ID, Restored: true}
 		v.Back, v.BackErr = x.goBack(ctx, x.world.Now(), out, claim, key, note)
 		e.wait()

@@ -56,6 +56,52 @@ type Event struct {
 	Release     *release.Release    `json:"release,omitempty"`  // what it is about
 	Previous    release.Digest      `json:"previous,omitempty"` // digest of the event before it
 	State       Snapshot            `json:"state"`
+	// Digest is its own, by which a target knows it again; "" when it may still turn out not to count.
+	Digest release.Digest `json:"-"`
+}
+
+// Check says why e cannot be an event, or nil: it has the shape of what is written, and does not contradict itself. Whether it follows
+// the event before it is for the ledger to find out.
+func (e Event) Check() error {
+	if _, err := release.ParseDigest(string(e.Previous)); e.Previous != "" && err != nil {
+		return fmt.Errorf("previous: %w", err)
+	}
+	s := e.State
+	named := []*release.Release{e.Release}
+	for _, known := range []*Entry{s.Live, s.LastGood} {
+		if known == nil {
+			continue
+		}
+		if !slices.ContainsFunc(s.Recent, func(r Entry) bool { return r.Release == known.Release }) {
+			return fmt.Errorf("%s is live or good, and not among the recent releases", known.Release)
+		}
+	}
+	for i := range s.Recent {
+		if s.Recent[i].Seq > e.Seq {
+			return fmt.Errorf("%s is of event %d, which is yet to come", s.Recent[i].Release, s.Recent[i].Seq)
+		}
+		named = append(named, &s.Recent[i].Release)
+	}
+	for i := range s.Quarantined {
+		named = append(named, &s.Quarantined[i].Release)
+	}
+	if in := s.Intent; in != nil {
+		if in.Seq > e.Seq {
+			return fmt.Errorf("%s is yet to come", in)
+		}
+		if named = append(named, &in.To); in.From != nil {
+			named = append(named, &in.From.Release)
+		}
+	}
+	for _, r := range named {
+		if r == nil || *r == (release.Release{}) {
+			continue
+		}
+		if err := r.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Number is that of the claims made under the event; sub counts them.
@@ -204,6 +250,12 @@ type History interface {
 	Newest(ctx context.Context) (Event, error)
 	// At is the event with this number, or an error that wraps ErrNoEvent.
 	At(ctx context.Context, seq uint64) (Event, error)
+	// After is the newest event as well, and makes sure that it descends from the one with this number and digest, which a target has
+	// seen to count; with an empty digest, that it follows another event at all. What does not is reported and never followed: then it
+	// is the last event that holds. The error wraps ErrForged when there is none.
+	After(ctx context.Context, seq uint64, digest release.Digest) (Event, error)
+	// Before is the event that e names as the one before it, whatever stands under its number now, or an error that wraps ErrNoEvent.
+	Before(ctx context.Context, e Event) (Event, error)
 	// Moved says whether something follows the event numbered seq: a request that registries do not count as a download.
 	Moved(ctx context.Context, seq uint64) (bool, error)
 	// Commit calls change with the newest event for the one that follows it, and writes that. Change is
@@ -225,6 +277,9 @@ type Pulse interface {
 
 // BeatEvery is the time between two beats of a run that is at work.
 const BeatEvery = 2 * time.Second
+
+// ErrForged is wrapped by the error of a ledger that is not what it was: what a target has seen there is gone.
+var ErrForged = errors.New("the ledger was rewritten")
 
 // ErrNoEvent says that the ledger has no event with that number.
 var ErrNoEvent = errors.New("no such event")

@@ -3,6 +3,8 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/backstep/backstep/internal/release"
@@ -32,6 +34,27 @@ func (n Number) String() string {
 		s += fmt.Sprintf(" of epoch %d", n.Epoch)
 	}
 	return s
+}
+
+// ParseNumber is the number that String has written as s.
+func ParseNumber(s string) (Number, error) {
+	var n Number
+	pair, epoch, later := strings.Cut(s, " of epoch ")
+	seq, sub, again := strings.Cut(pair, ".")
+	for _, part := range []struct {
+		there bool
+		text  string
+		to    *uint64
+	}{{true, seq, &n.Seq}, {again, sub, &n.Sub}, {later, epoch, &n.Epoch}} {
+		if !part.there {
+			continue
+		}
+		var err error
+		if *part.to, err = strconv.ParseUint(part.text, 10, 64); err != nil {
+			return Number{}, fmt.Errorf("number %q: want for example 12, 12.1 or 12.1 of epoch 2", s)
+		}
+	}
+	return n, nil
 }
 
 // Aim is what a claim is for.
@@ -66,6 +89,8 @@ type Claim struct {
 	Entry    string           `json:"entry,omitempty"` // the name of Wanted's entry in the ledger
 	Back     *release.Release `json:"back,omitempty"`  // where a rollback of Wanted goes; nil when there is no good release
 	Restored bool             `json:"restored,omitempty"`
+	// Event is the digest of the event that gave Number its seq; "" when that was skipped. The ledger is held to it.
+	Event release.Digest `json:"event,omitempty"`
 	// Configurations are those of Wanted and Back, so that they can be started without the ledger.
 	Configurations map[release.Fingerprint]release.Configuration `json:"configurations,omitempty"`
 	Good           bool                                          `json:"good,omitempty"` // Wanted was verified and baked

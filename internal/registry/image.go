@@ -1,12 +1,14 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -69,35 +71,49 @@ func (c *Client) Resolve(ctx context.Context, ref Reference) (release.Release, e
 				WithHint("give the tag or the digest, not both")
 		}
 	}
-	r := release.Release{Digest: m.Digest, Repository: ref.Repository,
-		Version: d.Annotations[versionKey], Commit: d.Annotations[revisionKey]}
-	if (r.Version == "" || r.Commit == "") && d.Config.Digest.Hex != "" {
-		labels, err := c.labels(ctx, ref.Repository, d.Config.Digest)
-		if err != nil {
-			return r, err
-		}
-		if r.Version == "" {
-			r.Version = labels[versionKey]
-		}
-		if r.Commit == "" {
-			r.Commit = labels[revisionKey]
+	labels := map[string]string{}
+	if (versionOf(d.Annotations) == "" || commitOf(d.Annotations) == "") && d.Config.Digest.Hex != "" {
+		labels, err = c.labels(ctx, ref.Repository, d.Config)
+		if err != nil && !errors.Is(err, ErrNotFound) { // Complete names it together with whatever else is missing
+			return release.Release{}, err
 		}
 	}
-	return r, nil
+	return release.Release{Digest: m.Digest, Repository: ref.Repository,
+		Version: cmp.Or(versionOf(d.Annotations), versionOf(labels), versionOf(map[string]string{versionKey: ref.Tag})),
+		Commit:  cmp.Or(commitOf(d.Annotations), commitOf(labels))}, nil
 }
 
-func (c *Client) labels(ctx context.Context, repository string, config v1.Hash) (map[string]string, error) {
-	doing := fmt.Sprintf("read the configuration %s of %s", config, repository)
-	r, repo, err := c.do(ctx, transport.PullScope, "GET", repository, "/blobs/"+config.String(), nil, nil, manifestLimit)
+// versionOf is the version that an image says it has, without v; "" when that is no SemVer, as that of a distribution it was made from.
+func versionOf(said map[string]string) string {
+	version := strings.TrimPrefix(said[versionKey], "v")
+	if release.ParseVersion(version) != nil {
+		return ""
+	}
+	return version
+}
+
+// revisionShape is what a version control system calls a revision.
+var revisionShape = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._/-]{0,127}$`)
+
+func commitOf(said map[string]string) string {
+	if !revisionShape.MatchString(said[revisionKey]) {
+		return ""
+	}
+	return said[revisionKey]
+}
+
+// labels are those of the configuration of an image, which is checked against its digest.
+func (c *Client) labels(ctx context.Context, repository string, config v1.Descriptor) (map[string]string, error) {
+	doing := fmt.Sprintf("read the configuration %s of %s", config.Digest, repository)
+	r, repo, err := c.do(ctx, transport.PullScope, "GET", repository, "/blobs/"+config.Digest.String(), nil, nil, manifestLimit)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	if r.status != 200 {
-		err := r.unwanted(doing, repo)
-		if errors.Is(err, ErrNotFound) {
-			return nil, nil // Complete names it together with whatever else is missing
-		}
-		return nil, err
+		return nil, r.unwanted(doing, repo)
+	}
+	if got := DigestOf(r.body); string(got) != config.Digest.String() {
+		return nil, fmt.Errorf("%s: the registry sent %s instead", doing, got)
 	}
 	var file struct {
 		Config struct{ Labels map[string]string }
@@ -108,30 +124,53 @@ func (c *Client) labels(ctx context.Context, repository string, config v1.Hash) 
 	return file.Config.Labels, nil
 }
 
-// Complete checks that the manifest and, for every platform, the configuration and every blob of r are there.
-// What is missing is named, all of it at once.
+// OwnLabels begins the labels by which a target knows its containers again. An image must not bring any: its containers would have them.
+const OwnLabels = "backstep."
+
+// unlabelled reads the configuration of an image and refuses one that brings labels of ours.
+func (c *Client) unlabelled(ctx context.Context, repository string, config v1.Descriptor) error {
+	labels, err := c.labels(ctx, repository, config)
+	if err != nil {
+		return err
+	}
+	return RefuseLabels(repository, labels)
+}
+
+// RefuseLabels is a fault of the input when the labels of an image in repository are ours.
+func RefuseLabels(repository string, labels map[string]string) error {
+	for _, label := range slices.Sorted(maps.Keys(labels)) {
+		if strings.HasPrefix(label, OwnLabels) {
+			return fault.Inputf("an image of %s brings the label %q, and these are for backstep alone", repository, label).
+				WithHint("take the labels that begin with %s out of its Dockerfile", OwnLabels)
+		}
+	}
+	return nil
+}
+
+// Complete checks that the manifest and, for every platform, the configuration and every blob of r are there, and that its
+// configurations bring no labels of ours. What is missing is named, all of it at once.
 func (c *Client) Complete(ctx context.Context, r release.Release) error {
 	_, d, err := c.document(ctx, r.Repository, string(r.Digest))
 	if err != nil {
 		return err
 	}
 	var faults []error
-	blobs := map[string]string{} // digest -> what it is
-	add := func(of document, platform string) {
+	blobs := map[string]v1.Descriptor{} // by digest
+	add := func(of document) {
 		for _, l := range append([]v1.Descriptor{of.Config}, of.Layers...) {
 			if l.Digest.Hex != "" && len(l.URLs) == 0 {
-				blobs[l.Digest.String()] = platform
+				blobs[l.Digest.String()] = l
 			}
 		}
 	}
-	add(d, "")
+	add(d)
 	for _, child := range d.Manifests {
 		_, of, err := c.document(ctx, r.Repository, child.Digest.String())
 		if err != nil {
 			faults = append(faults, fmt.Errorf("platform %s: %w", platformName(child.Platform), err))
 			continue
 		}
-		add(of, platformName(child.Platform))
+		add(of)
 	}
 	digests := slices.Sorted(maps.Keys(blobs))
 	missing := make([]error, len(digests))
@@ -141,6 +180,10 @@ func (c *Client) Complete(ctx context.Context, r release.Release) error {
 		checks.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
+			if blob := blobs[digest]; blob.MediaType.IsConfig() {
+				missing[i] = c.unlabelled(ctx, r.Repository, blob)
+				return
+			}
 			missing[i] = c.hasBlob(ctx, r.Repository, release.Digest(digest))
 		})
 	}

@@ -19,6 +19,8 @@ type Login struct {
 	username string
 	password secret.Value
 	audience string
+	plain    bool
+	realm    string
 }
 
 // Inputs declares the login.
@@ -27,12 +29,16 @@ func (l *Login) Inputs() []input.Input {
 		input.String(&l.username, "registry-username", "The user of the registry; without it the logins of docker login are used."),
 		input.Secret(&l.password, "registry-password", "The password or token of that user."),
 		input.String(&l.audience, "registry-audience", "Take an OIDC token of the CI system for this audience as the password, on a registry that accepts it."),
+		input.String(&l.realm, "registry-realm", "The host of the registry's token service, when that is of another domain: the password is sent there."),
+		input.Bool(&l.plain, "registry-plain-http", "Ask the registry over http, without encryption: everybody on the way can read the password and change what is read."),
 	}
 }
 
 // Client is a client that logs in to the registry of repository, and to all others as docker login has it.
 func (l *Login) Client(h host.Host, repository string) (*Client, error) {
 	c := New()
+	c.host, _, _ = strings.Cut(repository, "/")
+	c.plain, c.realm = l.plain, l.realm
 	given := !l.password.IsZero() || l.audience != ""
 	switch {
 	case !given && l.username == "":
@@ -54,8 +60,7 @@ func (l *Login) Client(h host.Host, repository string) (*Client, error) {
 		known.issuer = issuer
 		known.masker, _ = h.(host.Masker)
 	}
-	name, _, _ := strings.Cut(repository, "/")
-	c.host, c.login = name, known
+	c.login = known
 	return c, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -45,17 +46,24 @@ var ErrRefused = errors.New("refused")
 // manifestLimit is the largest manifest that is read, in bytes; registries themselves take 4 MiB.
 const manifestLimit = 4 << 20
 
-// listLimit is the largest page of a tag list that is read, in bytes.
-const listLimit = 64 << 20
+// The bounds of a list of tags, all its pages together.
+const (
+	listLimit = 64 << 20 // bytes
+	listPages = 5000
+	listTime  = time.Minute
+)
 
 // Client talks to registries with the credentials of a Login or of the Docker configuration. It can be used by several
 // goroutines at once.
 type Client struct {
 	base  http.RoundTripper
-	host  string // the registry that login is for
+	host  string // the registry that login, plain and realm are for
 	login *login // nil when there is none
+	plain bool   // it is asked without encryption
+	realm string // the host of its token service, when that is one of another domain
 
 	tryTimeout time.Duration // for one try of a small request
+	listTime   time.Duration // for a list of tags
 
 	reaching   singleflight.Group           // one handshake at a time for each repository and scope
 	greeting   *greeting                    // base, which answers GET /v2/ by itself once it knows
@@ -74,7 +82,7 @@ func WithTransport(t http.RoundTripper) Option {
 
 // New is a client.
 func New(options ...Option) *Client {
-	c := &Client{base: retrying{next: network()}, tryTimeout: tryTimeout, transports: map[string]http.RoundTripper{}}
+	c := &Client{base: retrying{next: network()}, tryTimeout: tryTimeout, listTime: listTime, transports: map[string]http.RoundTripper{}}
 	for _, o := range options {
 		o(c)
 	}
@@ -96,6 +104,13 @@ type Reference struct {
 	Digest     release.Digest
 }
 
+// The shapes of names, of the OCI distribution specification; that of a host is of RFC 1123, with the addresses of IPv6.
+var (
+	hostShape = regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`)
+	pathShape = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagShape  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+)
+
 // ParseReference parses registry/name:tag, registry/name@sha256:… or both. A name without tag and digest
 // is a fault: nothing is ever taken from "latest" unsaid.
 func ParseReference(s string) (Reference, error) {
@@ -116,7 +131,7 @@ func ParseReference(s string) (Reference, error) {
 	if err != nil {
 		return Reference{}, err
 	}
-	if _, err := name.NewTag(rest + ":" + ref.Tag); tagged && (err != nil || ref.Tag == "") {
+	if tagged && !tagShape.MatchString(ref.Tag) {
 		return Reference{}, fault.Inputf("image %q: %q is no tag", s, ref.Tag)
 	}
 	ref.Repository = repository
@@ -129,19 +144,33 @@ func ParseReference(s string) (Reference, error) {
 
 // ParseRepository checks the name of a repository, registry/name.
 func ParseRepository(s string) (string, error) {
+	host, path, _ := strings.Cut(s, "/")
 	r, err := name.NewRepository(s, name.StrictValidation)
-	if err != nil {
+	if err != nil || !hostShape.MatchString(host) || !pathShape.MatchString(path) {
 		return "", fault.Inputf("repository %q: want registry/name in lower case, for example registry.example.com/acme/shop", s)
 	}
 	return r.Name(), nil
 }
 
+// repository is the name as the library has it, which says too whether http may be tried.
+func (c *Client) repository(s string) (name.Repository, error) {
+	options := []name.Option{name.StrictValidation}
+	if host, _, _ := strings.Cut(s, "/"); c.plain && host == c.host {
+		options = append(options, name.Insecure)
+	}
+	repo, err := name.NewRepository(s, options...)
+	if err != nil {
+		return repo, fault.Inputf("repository %q: %w", s, err)
+	}
+	return repo, nil
+}
+
 // through is the transport for a repository: base with the credentials and tokens that the registry wants. A registry
 // that is stuck holds up only those who wait for it.
 func (c *Client) through(ctx context.Context, repository, action string) (name.Repository, http.RoundTripper, error) {
-	repo, err := name.NewRepository(repository, name.StrictValidation)
+	repo, err := c.repository(repository)
 	if err != nil {
-		return repo, nil, fault.Inputf("repository %q: %w", repository, err)
+		return repo, nil, err
 	}
 	key := repository + " " + action
 	c.mu.Lock()
@@ -179,7 +208,11 @@ func (c *Client) reach(ctx context.Context, repo name.Repository, action string)
 	if err != nil {
 		return nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
 	}
-	t, err := transport.NewWithContext(ctx, repo.Registry, auth, c.greeting, []string{repo.Scope(action)})
+	guarded := guard{next: c.greeting, registry: repo.RegistryStr()}
+	if repo.RegistryStr() == c.host {
+		guarded.plain, guarded.realm = c.plain, c.realm
+	}
+	t, err := transport.NewWithContext(ctx, repo.Registry, auth, guarded, []string{repo.Scope(action)})
 	if err != nil {
 		return nil, told(fmt.Sprintf("reach registry %s", repo.RegistryStr()), repo, err)
 	}
@@ -189,9 +222,9 @@ func (c *Client) reach(ctx context.Context, repo name.Repository, action string)
 // EngineAuth is the credentials for a repository as the engine API takes them in X-Registry-Auth: a JSON
 // object in base64 for URLs. Without credentials the object is empty.
 func (c *Client) EngineAuth(ctx context.Context, repository string) (string, error) {
-	repo, err := name.NewRepository(repository, name.StrictValidation)
+	repo, err := c.repository(repository)
 	if err != nil {
-		return "", fault.Inputf("repository %q: %w", repository, err)
+		return "", err
 	}
 	found, err := c.authenticator(ctx, repo)
 	if err != nil {
@@ -471,24 +504,34 @@ func (c *Client) hasBlob(ctx context.Context, repository string, d release.Diges
 	return nil
 }
 
-// Tags lists every tag of a repository, in no order. An empty repository is ErrNotFound or an empty list.
+// Tags lists every tag of a repository, in no order. An empty repository is ErrNotFound or an empty list. A list without an end
+// is an error.
 func (c *Client) Tags(ctx context.Context, repository string) ([]string, error) {
 	doing := "list the tags of " + repository
-	seen := map[string]bool{}
-	for path := "/tags/list"; path != ""; {
-		r, repo, err := c.do(ctx, transport.PullScope, http.MethodGet, repository, path, nil, nil, listLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, c.listTime, fmt.Errorf("the list did not end within %s", c.listTime))
+	defer cancel()
+	seen, left := map[string]bool{}, int64(listLimit)
+	for path, page := "/tags/list", 1; path != ""; page++ {
+		if page > listPages {
+			return nil, fmt.Errorf("%s: the list did not end after %d pages", doing, listPages)
+		}
+		r, repo, err := c.do(ctx, transport.PullScope, http.MethodGet, repository, path, nil, nil, left)
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", doing, err)
 		}
 		if r.status != http.StatusOK {
 			return nil, r.unwanted(doing, repo)
 		}
-		var page struct{ Tags []string }
-		if err := json.Unmarshal(r.body, &page); err != nil {
+		var tags struct{ Tags []string }
+		if err := json.Unmarshal(r.body, &tags); err != nil {
 			return nil, fmt.Errorf("%s: %w", doing, err)
 		}
+		left -= int64(len(r.body))
 		before := len(seen)
-		for _, t := range page.Tags {
+		for _, t := range tags.Tags {
 			seen[t] = true
 		}
 		path, err = nextPage(r.header.Get("Link"), repo)

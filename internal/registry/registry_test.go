@@ -108,3 +108,78 @@ func TestThrottled(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
+
+// image stores an image whose configuration is the text, and returns its digest.
+func image(t *testing.T, repository, config, tag string) release.Digest {
+	t.Helper()
+	client := registry.New()
+	blob, err := client.PutBlob(t.Context(), repository, []byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[]}`,
+		registry.OCIManifest, blob, len(config))
+	digest, err := client.Put(t.Context(), repository, tag, registry.OCIManifest, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest
+}
+
+// A configuration that is not what its manifest names is refused, also when a redirect leads to it.
+func TestAConfigurationFromElsewhereIsRefused(t *testing.T) {
+	upstream := registrytest.InProcess(t)
+	digest := image(t, upstream+"/shop", `{"config":{"Labels":{"org.opencontainers.image.version":"1.0.0"}}}`, "latest")
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"config":{"Labels":{"org.opencontainers.image.version":"6.6.6"}}}`)
+	}))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		to := "http://" + upstream
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			to = elsewhere.URL
+		}
+		http.Redirect(w, r, to+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	defer server.Close()
+	repository := server.Listener.Addr().String() + "/shop"
+	r, err := registry.New().Resolve(t.Context(), registry.Reference{Repository: repository, Tag: "latest"})
+	if err == nil || !strings.Contains(err.Error(), "the registry sent sha256:") {
+		t.Errorf("resolve: version %q, %v; want a refusal", r.Version, err)
+	}
+	err = registry.New().Complete(t.Context(), release.Release{Repository: repository, Digest: digest})
+	if err == nil || !strings.Contains(err.Error(), "the registry sent sha256:") {
+		t.Errorf("complete: %v; want a refusal", err)
+	}
+}
+
+// A version is SemVer wherever it comes from, and a revision is a word; what else an image says is not believed.
+func TestWhatAnImageSaysOfItself(t *testing.T) {
+	repository := registrytest.InProcess(t) + "/shop"
+	for _, c := range []struct{ version, revision, tag, want, commit string }{
+		{"1.4.2", "abc123", "x", "1.4.2", "abc123"},
+		{"v1.4.2", "", "x", "1.4.2", ""},
+		{"22.04", "", "x", "", ""},
+		{"22.04", "", "1.5.0", "1.5.0", ""},
+		{"", "", "v1.5.1", "1.5.1", ""},
+		{`1.0.0"} * 0) #`, "a b", "x", "", ""},
+		{"1.0.0\r::set-output name=x::y", "abc\n", "x", "", ""},
+	} {
+		digest := image(t, repository, fmt.Sprintf(`{"config":{"Labels":{"org.opencontainers.image.version":%q,"org.opencontainers.image.revision":%q}}}`, c.version, c.revision), c.tag)
+		r, err := registry.New().Resolve(t.Context(), registry.Reference{Repository: repository, Tag: c.tag})
+		if err != nil || r.Version != c.want || r.Commit != c.commit || r.Digest != digest {
+			t.Errorf("label %q, revision %q, tag %s: version %q, commit %q, %v; want %q, %q", c.version, c.revision, c.tag, r.Version, r.Commit, err, c.want, c.commit)
+		}
+	}
+}
+
+// An image that brings the labels by which containers are known again is refused.
+func TestAnImageWithOurLabelsIsRefused(t *testing.T) {
+	repository := registrytest.InProcess(t) + "/shop"
+	digest := image(t, repository, `{"config":{"Labels":{"team":"shop","backstep.digest":"sha256:1"}}}`, "1.0.0")
+	err := registry.New().Complete(t.Context(), release.Release{Repository: repository, Digest: digest})
+	want := fmt.Sprintf(`an image of %s brings the label "backstep.digest", and these are for backstep alone`, repository)
+	if err == nil || err.Error() != want || fault.CodeOf(err) != fault.Input || fault.HintOf(err) != "take the labels that begin with backstep. out of its Dockerfile" {
+		t.Errorf("got  %v, hint %q\nwant %s", err, fault.HintOf(err), want)
+	}
+}

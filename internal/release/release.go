@@ -81,6 +81,27 @@ type Release struct {
 	Before string `json:"before,omitempty"`
 }
 
+// wordShape is what a version or a revision may look like that was written down once: nothing that ends a string or a line. Which
+// version is taken today is stricter.
+var wordShape = regexp.MustCompile("^[^\"'`\\\\\\x00-\\x1f\\x7f-\\x{10ffff}]{0,128}$")
+
+// Check says why r cannot be one, or nil: what is read of it has to have the shape of what is written. It says nothing about where it
+// comes from.
+func (r Release) Check() error {
+	if _, err := ParseID(string(r.ID())); err != nil {
+		return err
+	}
+	switch {
+	case r.Before != "" && r.Digest != ServedBefore(r.Servers()).Digest:
+		return fmt.Errorf("release %q: its digest is not that of its servers", r.ID().Short())
+	case !wordShape.MatchString(r.Version):
+		return fmt.Errorf("version %q of %s: want SemVer", r.Version, r.ID().Short())
+	case !wordShape.MatchString(r.Commit):
+		return fmt.Errorf("commit %q of %s: want a revision", r.Commit, r.ID().Short())
+	}
+	return nil
+}
+
 // ServedBefore is the release that stands for servers of somebody else, by their host:port, with their weights.
 func ServedBefore(servers map[string]int) Release {
 	var all []string

@@ -27,7 +27,7 @@ type Subject struct {
 func freeze(reason string) func(ledger.Event) (ledger.Event, error) {
 	return func(e ledger.Event) (ledger.Event, error) {
 		state := e.State
-		state.Recent = append(slices.Clone(state.Recent), ledger.Entry{Seq: e.Seq + 1, Release: release.Release{Version: reason}})
+		state.Recent = append(slices.Clone(state.Recent), ledger.Entry{Seq: e.Seq + 1, Release: release.Release{Version: reason, Digest: "sha256:0000000000000000000000000000000000000000000000000000000000000001"}})
 		return ledger.Event{Kind: ledger.Frozen, At: time.Unix(1, 0).UTC(), Reason: reason, State: state}, nil
 	}
 }
@@ -60,6 +60,18 @@ func first(ctx context.Context, t *testing.T, s Subject) {
 	}
 	if e, err := s.Open().Newest(ctx); err != nil || e.Seq != first.Seq || e.Reason != "first" || len(e.State.Recent) != 1 {
 		t.Fatalf("newest after the first commit: %+v, %v", e, err)
+	}
+	second, err := s.Open().Commit(ctx, freeze("second"))
+	if err != nil || first.Digest == "" || second.Digest == first.Digest {
+		t.Fatalf("second commit: digest %q after %q, %v", second.Digest, first.Digest, err)
+	}
+	for _, seen := range []ledger.Event{{}, first, second} {
+		if e, err := s.Open().After(ctx, seen.Seq, seen.Digest); err != nil || e.Seq != second.Seq || e.Digest != second.Digest {
+			t.Errorf("newest after event %d: event %d %s, %v; want %s", seen.Seq, e.Seq, e.Digest, err, second.Digest)
+		}
+	}
+	if e, err := s.Open().Before(ctx, second); err != nil || e.Seq != first.Seq || e.Digest != first.Digest {
+		t.Errorf("before event %d: event %d %s, %v; want %s", second.Seq, e.Seq, e.Digest, err, first.Digest)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Memory is a ledger in memory, for tests of what stands on one. All its users share it, as they would a registry.
 type Memory struct {
-	// Fail is called at the beginning of each operation: newest, at, commit, beat, beating or pin. Its error is that of the
+	// Fail is called at the beginning of each operation: newest, at, after, commit, beat, beating or pin. Its error is that of the
 	// operation, which changes nothing.
 	Fail func(op string) error
 
@@ -70,7 +70,26 @@ func (m *Memory) newest() ledger.Event {
 	if len(m.events) == 0 {
 		return ledger.Event{}
 	}
-	return copied(m.events[len(m.events)-1])
+	return m.named(m.events[len(m.events)-1])
+}
+
+// named is e as it would come out of a registry, with a digest.
+func (m *Memory) named(e ledger.Event) ledger.Event {
+	e = copied(e)
+	e.Digest = digestOf(e.Seq)
+	return e
+}
+
+func digestOf(seq uint64) release.Digest { return release.Digest(fmt.Sprintf("sha256:%064d", seq)) }
+
+// After implements ledger.History: nobody rewrites what is in memory.
+func (m *Memory) After(ctx context.Context, _ uint64, _ release.Digest) (ledger.Event, error) {
+	if err := m.fail(ctx, "after"); err != nil {
+		return ledger.Event{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.newest(), nil
 }
 
 // copied is e as it would come out of a registry.
@@ -95,7 +114,12 @@ func (m *Memory) At(ctx context.Context, seq uint64) (ledger.Event, error) {
 	if seq == 0 || seq > uint64(len(m.events)) {
 		return ledger.Event{}, ledger.ErrNoEvent
 	}
-	return copied(m.events[seq-1]), nil
+	return m.named(m.events[seq-1]), nil
+}
+
+// Before implements ledger.History.
+func (m *Memory) Before(ctx context.Context, e ledger.Event) (ledger.Event, error) {
+	return m.At(ctx, e.Seq-1)
 }
 
 // Commit implements ledger.History.
@@ -112,10 +136,10 @@ func (m *Memory) Commit(ctx context.Context, change func(ledger.Event) (ledger.E
 	}
 	e.Seq = newest.Seq + 1
 	if newest.Seq > 0 {
-		e.Previous = release.Digest(fmt.Sprintf("sha256:%064d", newest.Seq))
+		e.Previous = digestOf(newest.Seq)
 	}
 	m.events = append(m.events, copied(e))
-	return copied(e), nil
+	return m.named(e), nil
 }
 
 // Moved implements ledger.History.

@@ -21,11 +21,12 @@ const (
 	beatType  = "application/vnd.backstep.beat.v1"
 	flagType  = "application/vnd.backstep.flag.v1"
 
-	eventKey   = "dev.backstep.event"   // annotation: an event as JSON
-	skippedKey = "dev.backstep.skipped" // annotation: why a number carries no event, see seal and fill
-	beforeKey  = "dev.backstep.before"  // annotation: the events before this one, newest first, see ancestors
-	beatKey    = "dev.backstep.beat"
-	flagKey    = "dev.backstep.flag"
+	eventKey     = "dev.backstep.event"     // annotation: an event as JSON
+	skippedKey   = "dev.backstep.skipped"   // annotation: why a number carries no event, see seal and fill
+	beforeKey    = "dev.backstep.before"    // annotation: the events before this one, newest first, see ancestors
+	signatureKey = "dev.backstep.signature" // annotation: kept for a signature of the event as it is written, and not looked at yet
+	beatKey      = "dev.backstep.beat"
+	flagKey      = "dev.backstep.flag"
 
 	eventLimit    = 64 << 10 // bytes of JSON
 	evidenceLimit = 1 << 10  // bytes of evidence, when an event is over eventLimit
@@ -77,6 +78,7 @@ type record struct {
 	garbage error        // not nil: it is not ours, and counts as skipped
 	digest  release.Digest
 	before  []string
+	body    []byte
 }
 
 func (r record) isEvent() bool { return r.there && r.skipped == "" && r.garbage == nil }
@@ -90,22 +92,56 @@ func (l *Ledger) read(ctx context.Context, tag string) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	r := record{there: true, digest: m.Digest}
+	r := l.parse(m)
+	if r.garbage == nil && tag != l.hint() && tag != l.name(r.event.Seq) || tag == l.hint() && r.skipped != "" {
+		r.garbage = fmt.Errorf("it holds event %d of %q in %q", r.event.Seq, r.event.Service, r.event.Environment)
+	}
+	if r.garbage != nil {
+		r.garbage = fmt.Errorf("read %s:%s: %w", l.repository, tag, r.garbage)
+	}
+	return r, nil
+}
+
+// named is the event with this digest, whatever tags it has; the zero record when there is none, or nothing of ours.
+func (l *Ledger) named(ctx context.Context, d release.Digest) (record, error) {
+	if _, err := release.ParseDigest(string(d)); err != nil {
+		return record{}, nil
+	}
+	m, err := l.client.Get(ctx, l.repository, string(d))
+	if missing(err) {
+		return record{}, nil
+	}
+	if err != nil {
+		return record{}, err
+	}
+	if r := l.parse(m); r.isEvent() {
+		return r, nil
+	}
+	return record{}, nil
+}
+
+// parse reads a manifest and checks all that can be seen of it alone.
+func (l *Ledger) parse(m registry.Manifest) record {
+	r := record{there: true, digest: m.Digest, body: m.Body}
 	annotations, err := unpack(m, eventType)
 	if err == nil {
 		err = json.Unmarshal([]byte(annotations[eventKey]), &r.event)
 	}
 	r.skipped, r.before = annotations[skippedKey], strings.Fields(annotations[beforeKey])
-	if err == nil && (r.event.Service != l.service || r.event.Environment != l.env || tag != l.hint() && tag != l.name(r.event.Seq) || tag == l.hint() && r.skipped != "") {
+	if err == nil && (r.event.Service != l.service || r.event.Environment != l.env) {
 		err = fmt.Errorf("it holds event %d of %q in %q", r.event.Seq, r.event.Service, r.event.Environment)
 	}
-	if err != nil {
-		r.garbage = fmt.Errorf("read %s:%s: %w", l.repository, tag, err)
+	if err == nil && (r.event.Seq == 0 || r.event.Seq > lastSeq) {
+		err = fmt.Errorf("it holds event %d", r.event.Seq)
 	}
-	return r, nil
+	if err == nil {
+		err = r.event.Check()
+	}
+	r.garbage = err
+	return r
 }
 
-// unpack is the annotations of an artifact of ours.
+// unpack is the annotations of an artifact of ours. What its descriptors hold themselves has to be what they name.
 func unpack(m registry.Manifest, artifactType string) (map[string]string, error) {
 	var parsed ocispec.Manifest
 	if err := json.Unmarshal(m.Body, &parsed); err != nil {
@@ -113,6 +149,11 @@ func unpack(m registry.Manifest, artifactType string) (map[string]string, error)
 	}
 	if parsed.ArtifactType != artifactType {
 		return nil, fmt.Errorf("it is no %s", artifactType)
+	}
+	for _, d := range append(parsed.Layers, parsed.Config) {
+		if d.Data != nil && string(registry.DigestOf(d.Data)) != string(d.Digest) {
+			return nil, fmt.Errorf("what it holds is not %s, as it says", d.Digest)
+		}
 	}
 	return parsed.Annotations, nil
 }
@@ -144,7 +185,9 @@ func (l *Ledger) encode(e ledger.Event, before []string) (*event, error) {
 	encoded := &event{before: before}
 	encoded.body = pack(eventType, map[string]string{eventKey: string(data), beforeKey: strings.Join(before, " ")})
 	encoded.digest = registry.DigestOf(encoded.body)
-	return encoded, json.Unmarshal(data, &encoded.Event)
+	err = json.Unmarshal(data, &encoded.Event)
+	encoded.Digest = encoded.digest
+	return encoded, err
 }
 
 // onTheWayBack says whether going back may depend on this event: size is no reason to refuse it.

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -44,9 +45,7 @@ type event struct {
 // Commit writes the event that change makes of the newest one. It goes on from where this handle saw the ledger last: when
 // that is not the end any more, the splitter is lost, or its event is seen.
 func (l *Ledger) Commit(ctx context.Context, change func(ledger.Event) (ledger.Event, error)) (ledger.Event, error) {
-	l.mu.Lock()
-	known := l.known
-	l.mu.Unlock()
+	known := l.recall()
 	c := &commit{Ledger: l, change: change, fresh: known == nil}
 	var p position
 	var err error
@@ -55,14 +54,17 @@ func (l *Ledger) Commit(ctx context.Context, change func(ledger.Event) (ledger.E
 	} else if p, err = l.position(ctx); err != nil {
 		return ledger.Event{}, err
 	}
-	for {
+	if p, err = l.proved(ctx, p); err != nil {
+		return ledger.Event{}, err
+	}
+	for lost := p.lost; ; lost = cmp.Or(p.lost, lost) {
 		var done *event
 		if done, p, err = c.step(ctx, p); err != nil {
 			return ledger.Event{}, err
 		}
 		if done != nil {
 			l.remember(p)
-			l.tidyUp(ctx, done)
+			l.tidyUp(ctx, done, lost)
 			return done.Event, nil
 		}
 	}
@@ -160,7 +162,7 @@ func (c *commit) write(ctx context.Context, p position, e ledger.Event) (*event,
 // count makes own the end of the ledger. It is what Commit returns, unless it was only written to learn what became of
 // another one.
 func (c *commit) count(own *event) (*event, position, error) {
-	end := position{event: own.Event, digest: own.digest, before: own.before, top: own.Seq}
+	end := position{event: own.Event, digest: own.digest, before: own.before, top: own.Seq, proven: true}
 	if c.unclear != nil {
 		return nil, end, nil
 	}
@@ -377,7 +379,7 @@ func (c *commit) giveUp(ctx context.Context, p position, n uint64) (position, er
 	return c.across(ctx, p, n)
 }
 
-// across fills the numbers between p and n, which is taken, down to the last event.
+// across fills the numbers between p and n, which is taken, from the top down.
 func (c *commit) across(ctx context.Context, p position, n uint64) (position, error) {
 	lowest := p.event.Seq + 1
 	if p.sealed {
@@ -388,10 +390,7 @@ func (c *commit) across(ctx context.Context, p position, n uint64) (position, er
 		if err != nil {
 			return p, err
 		}
-		if r.isEvent() {
-			break
-		}
-		if r.there {
+		if r.there { // what it is, look decides
 			continue
 		}
 		if err := c.skip(ctx, p, k, filled); err != nil {
@@ -428,9 +427,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // tidyUp moves the hint to an event and removes its splitter, as well as that goes, while the caller goes on. The hint
 // is only a hint: when it cannot be moved, the next reader needs more requests and nothing is lost.
-// It stays behind an intent, whose end follows soon.
-func (l *Ledger) tidyUp(ctx context.Context, e *event) {
+// It stays behind an intent, whose end follows soon. What has lost its tag, "" is nothing, gets it again.
+func (l *Ledger) tidyUp(ctx context.Context, e *event, lost release.Digest) {
 	l.removeFlags(ctx, e.Seq)
+	if lost != "" {
+		l.tidying.Go(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTimeout)
+			defer cancel()
+			l.restore(ctx, lost)
+		})
+	}
 	if l.fixedHint.Load() || e.State.Intent != nil && e.Seq > 1 {
 		return
 	}

@@ -53,7 +53,7 @@ func isPut(r *http.Request, tag string) bool {
 func noted(reason string) func(ledger.Event) (ledger.Event, error) {
 	return func(e ledger.Event) (ledger.Event, error) {
 		state := e.State
-		state.Recent = append(slices.Clone(state.Recent), ledger.Entry{Release: release.Release{Version: reason}})
+		state.Recent = append(slices.Clone(state.Recent), ledger.Entry{Release: release.Release{Version: reason, Digest: "sha256:0000000000000000000000000000000000000000000000000000000000000001"}})
 		return ledger.Event{Kind: ledger.Frozen, Reason: reason, State: state}, nil
 	}
 }
@@ -454,8 +454,11 @@ func TestHintThatCannotMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	const events = 300
+	previous := first.Digest
 	for seq := uint64(2); seq <= events; seq++ {
-		l.store(t, l.name(seq), packed(seq))
+		body := packed(seq, previous)
+		l.store(t, l.name(seq), body)
+		previous = registry.DigestOf(body)
 	}
 	l.store(t, l.hint(), first.Body)
 	var c counting

@@ -31,6 +31,8 @@
 // numbers not counted. An event that the next one does not name is void, even if its PUT is applied only now.
 // commit_model_test.go tries every order of the requests of two and three writers.
 //
+// What is read is believed when it descends from what is known, see chain.go.
+//
 // Together with x, event n is looked for: x and y are removed when their event is there, and an empty splitter could be won
 // again by a writer that comes late.
 package registry
@@ -39,8 +41,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,10 @@ const (
 
 // Ledger is the ledger of one environment in one repository. It can be used by several goroutines at once.
 type Ledger struct {
+	// Report is told once of each thing in the repository that has the name of an event and is none, or no longer the one that
+	// it was. It is not called when it is nil.
+	Report func(error)
+
 	client     *registry.Client
 	repository string
 	service    string
@@ -87,8 +92,9 @@ type Ledger struct {
 	tidy    sync.Mutex // one at a time moves the hint
 	hinted  uint64     // the newest number that the hint was moved to
 
-	mu    sync.Mutex
-	known *position // where the last Newest or Commit of this handle ended
+	mu       sync.Mutex
+	known    *position       // where the last Newest, After or Commit of this handle ended
+	reported map[string]bool // what Report was told
 }
 
 var _ ledger.Ledger = (*Ledger)(nil)
@@ -96,7 +102,7 @@ var _ ledger.Ledger = (*Ledger)(nil)
 // New is the ledger of a service in env, in a repository, registry/name.
 func New(client *registry.Client, repository, service string, env release.Environment) *Ledger {
 	return &Ledger{client: client, repository: repository, service: service, env: env, grace: graceForWriter, silence: silenceAfter,
-		fixedPace: fixedFactor * ledger.BeatEvery}
+		fixedPace: fixedFactor * ledger.BeatEvery, reported: map[string]bool{}}
 }
 
 // Wait returns when nothing of this handle is under way in the background: the hint is moved and old splitters
@@ -130,6 +136,7 @@ func (l *Ledger) At(ctx context.Context, seq uint64) (ledger.Event, error) {
 	case r.garbage != nil:
 		return ledger.Event{}, r.garbage
 	}
+	r.event.Digest = r.digest
 	return r.event, nil
 }
 
@@ -151,9 +158,15 @@ func (l *Ledger) Void(ctx context.Context, seq uint64) (bool, error) {
 }
 
 // Newest is the newest event: two requests, whatever the history, as long as the hint is right. After numbers that were
-// skipped it is a skipped event with the snapshot that still holds.
+// skipped it is a skipped event with the snapshot that still holds. Once After has said where this handle is, the hint is not asked.
 func (l *Ledger) Newest(ctx context.Context) (ledger.Event, error) {
-	p, err := l.position(ctx)
+	var p position
+	var err error
+	if known := l.recall(); known != nil && known.proven {
+		p, err = l.look(ctx, *known)
+	} else {
+		p, err = l.position(ctx)
+	}
 	if err != nil {
 		return ledger.Event{}, err
 	}
@@ -165,21 +178,31 @@ func (l *Ledger) Newest(ctx context.Context) (ledger.Event, error) {
 type position struct {
 	event  ledger.Event // the last event
 	digest release.Digest
-	before []string // names of the events before it
-	top    uint64   // the last number that is taken: that of the event, or of numbers after it that were skipped
-	sealed bool     // those were skipped for good: the next number may be written
+	before []string       // names of the events before it
+	top    uint64         // the last number that is taken: that of the event, or of numbers after it that were skipped
+	sealed bool           // those were skipped for good: the next number may be written
+	proven bool           // the event descends from one that a target has seen to count, or from another one at least
+	lost   release.Digest // an event that counts and whose tag holds something else; "" is none
 }
 
 func (p position) newest() ledger.Event {
 	if p.top == p.event.Seq {
-		return p.event
+		e := p.event
+		e.Digest = p.digest
+		return e
 	}
-	return ledger.Event{Seq: p.top, Environment: p.event.Environment, Kind: ledger.Skipped, At: p.event.At,
+	return ledger.Event{Seq: p.top, Service: p.event.Service, Environment: p.event.Environment, Kind: ledger.Skipped, At: p.event.At,
 		Previous: p.digest, State: p.event.State}
 }
 
 // final says that nothing can make the last event void any more.
 func (p position) final() bool { return p.top == p.event.Seq }
+
+func (l *Ledger) recall() *position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known
+}
 
 func (l *Ledger) remember(p position) {
 	l.mu.Lock()
@@ -199,22 +222,20 @@ func (l *Ledger) position(ctx context.Context) (position, error) {
 		return l.look(ctx, position{event: r.event, digest: r.digest, before: r.before, top: r.event.Seq})
 	}
 	// Lost, torn or not ours: the hint is only a hint.
-	highest, err := l.search(ctx)
-	if err != nil {
-		return position{}, err
+	if r.garbage != nil {
+		l.report(r.garbage)
 	}
-	if highest == 0 && r.garbage != nil {
-		return position{}, fmt.Errorf("%w; and the registry shows no event", r.garbage)
+	p, err := l.listed(ctx)
+	if err == nil && p.top == 0 && r.garbage != nil {
+		return p, fmt.Errorf("%w; and the registry shows no event", r.garbage)
 	}
-	if highest == 0 {
-		return position{}, nil
-	}
-	return l.look(ctx, position{top: highest - 1})
+	return p, err
 }
 
-// look goes on from p to the end of the ledger.
+// look goes on from p to the end of the ledger. Events that do not descend from that of p are reported and count as skipped.
 func (l *Ledger) look(ctx context.Context, p position) (position, error) {
-	top, last := p.top, record{}
+	t := l.trail(p)
+	top, last, holds := p.top, record{}, false
 	for stride := 1; ; stride++ {
 		r, err := l.read(ctx, l.name(top+1))
 		if err != nil {
@@ -231,30 +252,59 @@ func (l *Ledger) look(ctx context.Context, p position) (position, error) {
 			if err != nil {
 				return p, err
 			}
+			t.blind = t.blind || top > p.top+strides
+		}
+		if holds, err = t.follow(ctx, last); err != nil {
+			return p, err
 		}
 	}
 	if !last.there {
 		return p, nil
 	}
-	if last.isEvent() {
-		return position{event: last.event, digest: last.digest, before: last.before, top: top}, nil
+	if holds {
+		return t.end(top), nil
 	}
-	// The event before the skipped numbers: downwards, and read again, because an owner may have written while
-	// we came up. Each number is read when the one after it is taken; see the package comment.
-	end := position{event: p.event, digest: p.digest, before: p.before, top: top, sealed: last.skipped == sealed}
+	return l.below(ctx, p, top, last)
+}
+
+// errNoEvents says that too many numbers in a row hold no event that counts.
+var errNoEvents = fmt.Errorf("neither it nor the %d before it hold an event", longestGap)
+
+// below is where a ledger ends whose last number, top, holds no event that counts: downwards, and read again, because an owner may have
+// written while we came up. Each number is read when the one after it is taken; see the package comment.
+func (l *Ledger) below(ctx context.Context, p position, top uint64, last record) (position, error) {
+	lower := []record{last} // from the top down
 	for n := top - 1; n > p.event.Seq; n-- {
 		r, err := l.read(ctx, l.name(n))
 		if err != nil {
 			return p, err
 		}
-		if r.isEvent() {
-			end.event, end.digest, end.before = r.event, r.digest, r.before
+		lower = append(lower, r)
+		if !r.isEvent() && top-n > longestGap {
+			return p, fmt.Errorf("read %s: %w", l.doing(top), errNoEvents)
+		}
+		t := l.trail(p)
+		t.blind = t.blind || top-p.event.Seq > longestGap
+		if !r.isEvent() || !t.blind && r.event.Previous != p.digest {
+			continue // others may lie between
+		}
+		if holds, err := t.follow(ctx, r); err != nil {
+			return p, err
+		} else if holds {
 			break
 		}
-		if top-n > longestGap {
-			return p, fmt.Errorf("read %s: neither it nor the %d before it hold an event", l.doing(top), longestGap)
+	}
+	t := l.trail(p)
+	t.blind = t.blind || top-p.event.Seq > longestGap
+	for _, r := range slices.Backward(lower) {
+		if _, err := t.follow(ctx, r); err != nil {
+			return p, err
 		}
-		end.sealed = end.sealed && r.there
+	}
+	end := t.end(top)
+	end.sealed = last.skipped == sealed
+	for i, r := range lower {
+		end.sealed = end.sealed && (r.there || top-uint64(i) <= end.event.Seq)
 	}
 	return end, nil
 }
@@ -292,29 +342,4 @@ func (l *Ledger) has(ctx context.Context, tag string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// search is the highest number that is taken, found by the list of tags, whose order and paging mean nothing. That there is
-// none is believed only when the list could be read.
-func (l *Ledger) search(ctx context.Context) (uint64, error) {
-	tags, err := l.client.Tags(ctx, l.repository)
-	if err != nil && !missing(err) {
-		return 0, err
-	}
-	var highest uint64
-	for _, tag := range tags {
-		if digits, ok := strings.CutPrefix(tag, l.hint()+"."); ok && len(digits) == 8 {
-			if seq, err := strconv.ParseUint(digits, 10, 64); err == nil {
-				highest = max(highest, seq)
-			}
-		}
-	}
-	if highest == 0 {
-		if ok, err := l.has(ctx, l.name(1)); err != nil {
-			return 0, err
-		} else if ok {
-			highest = 1 // there is one that the list does not show
-		}
-	}
-	return highest, nil
 }

@@ -148,8 +148,8 @@ func (l *Ledger) store(t testing.TB, tag string, body []byte) {
 	}
 }
 
-func packed(seq uint64) []byte {
-	return pack(eventType, map[string]string{eventKey: fmt.Sprintf(`{"seq":%d,"service":"shop","environment":"production","kind":"freeze","state":{}}`, seq)})
+func packed(seq uint64, previous release.Digest) []byte {
+	return pack(eventType, map[string]string{eventKey: fmt.Sprintf(`{"seq":%d,"service":"shop","environment":"production","kind":"freeze","previous":%q,"state":{}}`, seq, previous)})
 }
 
 func TestHintLostTornOrStale(t *testing.T) {
@@ -313,9 +313,9 @@ func BenchmarkRead(b *testing.B) {
 	for _, events := range []int{10, 10_000} {
 		l := New(client, fmt.Sprintf("%s/acme/%d", host, events), "shop", "production")
 		for seq := uint64(1); seq <= uint64(events); seq++ {
-			l.store(b, l.name(seq), packed(seq))
+			l.store(b, l.name(seq), packed(seq, ""))
 		}
-		l.store(b, l.hint(), packed(uint64(events)))
+		l.store(b, l.hint(), packed(uint64(events), ""))
 		b.Run(fmt.Sprint(events), func(b *testing.B) {
 			var c counting
 			reader := New(registry.New(registry.WithTransport(&c)), l.repository, l.service, l.env)

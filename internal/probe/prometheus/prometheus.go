@@ -128,7 +128,7 @@ func (m meter) read(ctx context.Context, of probe.Subject, path string, when url
 	if err != nil {
 		host = of.Address
 	}
-	fill := strings.NewReplacer("$digest", string(of.Release.Digest), "$version", of.Release.Version, "$address", of.Address, "$host", host)
+	fill := strings.NewReplacer("$digest", escape(string(of.Release.Digest)), "$version", escape(of.Release.Version), "$address", escape(of.Address), "$host", escape(host))
 	ask := func(query string) ([]series, error) { return m.query(ctx, path, fill.Replace(query), when) }
 	totals := map[float64]*probe.Totals{}
 	if m.histogram != "" {
@@ -178,6 +178,19 @@ func (m meter) read(ctx context.Context, of probe.Subject, path string, when url
 		}
 	}
 	return totals, nil
+}
+
+// escape makes s safe within a string of PromQL, in whichever quotes, and within a comment: all that could end one is a hexadecimal escape.
+func escape(s string) string {
+	var out strings.Builder
+	for _, b := range []byte(s) {
+		if b >= '0' && b <= '9' || b >= 'A' && b <= 'Z' || b >= 'a' && b <= 'z' || strings.IndexByte("+-._:/@[]%", b) >= 0 {
+			out.WriteByte(b)
+			continue
+		}
+		fmt.Fprintf(&out, `\x%02x`, b)
+	}
+	return out.String()
 }
 
 // fromBuckets makes totals of the buckets of a histogram: cumulative, le being the largest value in them.

@@ -149,3 +149,32 @@ func TestInputs(t *testing.T) {
 		}
 	}
 }
+
+// What a release is called cannot end the string of a query that it stands in, in whichever quotes.
+func TestAReleaseCannotChangeAQuery(t *testing.T) {
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.FormValue("query"))
+		fmt.Fprint(w, `{"status":"success","data":{"result":[]}}`)
+	}))
+	defer server.Close()
+	for version, want := range map[string]string{
+		"1.0.0-rc.1+b":   `1.0.0-rc.1+b`,
+		`1.0.0"} * 0) #`: `1.0.0\x22\x7d\x20\x2a\x200\x29\x20\x23`,
+		"'`\\\n":         `\x27\x60\x5c\x0a`,
+		"$digest":        `\x24digest`,
+	} {
+		for _, quote := range []string{`"`, `'`, "`"} {
+			m := meter{address: server.URL, total: "sum(requests{version=" + quote + "$version" + quote + "})", errors: "x"}
+			opened, err := m.open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked = nil
+			_, err = opened.Read(t.Context(), []probe.Subject{{Address: "127.0.0.1:1", Release: release.Release{Version: version}}})
+			if query := "sum(requests{version=" + quote + want + quote + "})"; err != nil || len(asked) == 0 || asked[0] != query {
+				t.Errorf("version %q: asked %q, %v; want %s", version, asked, err, query)
+			}
+		}
+	}
+}

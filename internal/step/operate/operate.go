@@ -170,19 +170,58 @@ func History(kinds config.Kinds) step.Step {
 			}
 			w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 			defer w.Flush()
-			for e := newest; e.Seq > 0; {
+			for p := (past{History: x.Ledger, event: newest, counts: newest}); p.event.Seq > 0; {
+				e := p.event
+				if p.doubt != "" {
+					e.Reason = strings.Trim(p.doubt+"; "+e.Reason, "; ")
+				}
 				if err := show(out, asJSON, e, func() { row(w, e) }); err != nil {
 					return err
 				}
 				if count--; count == 0 || e.Seq == 1 {
 					return nil
 				}
-				if e, err = x.Ledger.At(ctx, e.Seq-1); err != nil {
+				if err := p.back(ctx); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
+}
+
+// past goes through the history, newest first, along the digests by which each event names the one before it.
+type past struct {
+	ledger.History
+	event  ledger.Event // with the number where we are
+	counts ledger.Event // the last one that counts
+	doubt  string       // why event is not simply what stands under its number
+}
+
+// back goes to the number before. An event that the one after it does not name does not count; the one that it names instead is shown
+// when it is still there.
+func (p *past) back(ctx context.Context) error {
+	seq := p.event.Seq - 1
+	found, err := p.At(ctx, seq)
+	if p.doubt = ""; err == nil && found.Digest == p.counts.Previous {
+		p.event, p.counts = found, found
+		return nil
+	}
+	named, gone := p.Before(ctx, p.counts)
+	switch {
+	case gone != nil && !errors.Is(gone, ledger.ErrNoEvent):
+		return gone
+	case gone == nil && named.Seq == seq:
+		p.event, p.counts, p.doubt = named, named, "something else stands under its number"
+	case err != nil:
+		return err
+	case found.Kind == ledger.Skipped:
+		p.event = found
+	case gone != nil:
+		p.event, p.counts, p.doubt = found, found, fmt.Sprintf("it was rewritten: event %d names another one", p.counts.Seq)
+	default:
+		p.event, p.doubt = found, fmt.Sprintf("it does not count: event %d does not name it", p.counts.Seq)
+	}
+	return nil
 }
 
 func row(w io.Writer, e ledger.Event) {

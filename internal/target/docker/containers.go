@@ -38,8 +38,7 @@ func (all replicas) of(wanted func(role string) bool) replicas {
 func roleOf(c container.InspectResponse) string { return c.Config.Labels[labelRole] }
 
 // releases are the containers of the environment, by their releases; only those of one release when it is not "". They are looked
-// at side by side. Containers of another ledger than
-// that of the record are not ours, whatever their other labels say.
+// at side by side. Strangers are left out, whatever their labels say.
 func (d *docker) releases(ctx context.Context, only release.ID) (map[release.ID]replicas, error) {
 	label := labelDigest
 	if only != "" {
@@ -48,31 +47,31 @@ func (d *docker) releases(ctx context.Context, only release.ID) (map[release.ID]
 	list, err := ask(ctx, d.limit, func(ctx context.Context) (client.ContainerListResult, error) {
 		return d.engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: d.ours().Add("label", label)})
 	})
-	if err != nil {
+	if err != nil || len(list.Items) == 0 {
 		return nil, err
 	}
-	own, err := d.owned(ctx, list.Items)
-	if err != nil {
-		return nil, err
-	}
-	seen, faults := make([]client.ContainerInspectResult, len(own)), make([]error, len(own))
+	seen, faults := make([]client.ContainerInspectResult, len(list.Items)), make([]error, len(list.Items))
 	var looks sync.WaitGroup
-	for i, c := range own {
+	for i, c := range list.Items {
 		looks.Go(func() {
 			seen[i], faults[i] = ask(ctx, d.limit, func(ctx context.Context) (client.ContainerInspectResult, error) {
 				return d.engine.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 			})
 		})
 	}
+	held, err := d.held(ctx)
 	looks.Wait()
+	if err != nil {
+		return nil, err
+	}
 	all := map[release.ID]replicas{}
-	for i, c := range own {
+	for i, c := range list.Items {
 		id := releaseOf(c.Labels).ID()
 		switch {
 		case errdefs.IsNotFound(faults[i]): // it was removed in the meantime
 		case faults[i] != nil:
 			return nil, faults[i]
-		case only == "" || only == id:
+		case (only == "" || only == id) && d.stranger(seen[i].Container, record(held)) == nil:
 			all[id] = append(all[id], seen[i].Container)
 		}
 	}
@@ -82,26 +81,6 @@ func (d *docker) releases(ctx context.Context, only release.ID) (map[release.ID]
 		})
 	}
 	return all, nil
-}
-
-// owned leaves out the containers of other ledgers: two projects may give the same names to service and environment.
-func (d *docker) owned(ctx context.Context, all []container.Summary) ([]container.Summary, error) {
-	var ours []string // the ledgers whose containers are ours; nil until somebody has another one
-	var own []container.Summary
-	for _, c := range all {
-		owner := c.Labels[labelLedger]
-		if owner != "" && owner != d.env.Ledger && ours == nil {
-			held, err := d.held(ctx)
-			if err != nil {
-				return nil, err
-			}
-			ours = append([]string{d.env.Ledger, record(held).Ledger}, record(held).Former...)
-		}
-		if owner == "" || owner == d.env.Ledger || slices.Contains(ours, owner) {
-			own = append(own, c)
-		}
-	}
-	return own, nil
 }
 
 // replicas are the containers of one release, none when it is not there.
@@ -186,23 +165,23 @@ func (d *docker) Find(ctx context.Context, id release.ID) (*plan.Instance, error
 
 // Has is true as well when only a container is left of r: it can be started again.
 func (d *docker) Has(ctx context.Context, r release.Release) (bool, error) {
-	has, err := d.image(ctx, r)
-	if has || err != nil {
-		return has, err
+	image, err := d.image(ctx, r)
+	if image != nil || err != nil {
+		return image != nil, err
 	}
 	all, err := d.replicas(ctx, r.ID())
 	return len(all) > 0, err
 }
 
-// image says whether the engine has the image of r.
-func (d *docker) image(ctx context.Context, r release.Release) (bool, error) {
-	_, err := ask(ctx, d.limit, func(ctx context.Context) (client.ImageInspectResult, error) {
+// image is the image of r, nil when the engine does not have it.
+func (d *docker) image(ctx context.Context, r release.Release) (*client.ImageInspectResult, error) {
+	found, err := ask(ctx, d.limit, func(ctx context.Context) (client.ImageInspectResult, error) {
 		return d.engine.ImageInspect(ctx, r.Reference())
 	})
 	if errdefs.IsNotFound(err) {
-		return false, nil
+		return nil, nil
 	}
-	return err == nil, err
+	return &found, err
 }
 
 // Logs is the end of what the first replica has written that is not well; of the first one, when all are.

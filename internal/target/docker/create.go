@@ -23,6 +23,7 @@ import (
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/target"
 )
@@ -57,28 +58,45 @@ func (d *docker) maker(by plan.Token, r release.Release) *maker {
 	return m
 }
 
-// pulled gets the image by its digest, unless the engine has it, and returns what is to be made of it.
+// pulled gets the image by its digest, unless the engine has it, and returns what is to be made of it. One that brings labels of ours
+// is refused: they would stand on its containers.
 func (m *maker) pulled(ctx context.Context) (spec, error) {
 	s, _, err := m.with()
 	if err != nil {
 		return s, err
 	}
-	if has, err := m.image(ctx, m.release); has || err != nil {
-		return s, err
-	}
-	auth, err := m.env.EngineAuth(ctx, m.release.Repository)
+	image, err := m.image(ctx, m.release)
 	if err != nil {
 		return s, err
+	}
+	if image == nil {
+		if err := m.pull(ctx); err != nil {
+			return s, err
+		}
+		if image, err = m.image(ctx, m.release); err != nil {
+			return s, err
+		}
+	}
+	if image == nil || image.Config == nil {
+		return s, nil
+	}
+	return s, registry.RefuseLabels(m.release.Repository, image.Config.Labels)
+}
+
+func (m *maker) pull(ctx context.Context) error {
+	auth, err := m.env.EngineAuth(ctx, m.release.Repository)
+	if err != nil {
+		return err
 	}
 	pulling, err := m.engine.ImagePull(ctx, m.release.Reference(), client.ImagePullOptions{RegistryAuth: auth})
 	if err == nil {
 		err = errors.Join(pulling.Wait(ctx), pulling.Close())
 	}
 	if err != nil {
-		return s, fault.Errorf(fault.Failed, "pull %s: %w", m.release.Reference(), told(ctx, ctx, err)).
+		return fault.Errorf(fault.Failed, "pull %s: %w", m.release.Reference(), told(ctx, ctx, err)).
 			WithHint("the engine has to reach the registry by this name, and to trust it")
 	}
-	return s, nil
+	return nil
 }
 
 // nameTime is how long a container that takes the name of another one may stay out of the engine's list.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/registry"
@@ -16,8 +18,9 @@ import (
 
 // The most that an image may hold.
 const (
-	entryLimit = 100_000
-	sizeLimit  = 4 << 30 // bytes, unpacked
+	entryLimit   = 100_000
+	sizeLimit    = 4 << 30 // bytes, unpacked
+	paddingLimit = 1 << 20 // bytes after the end of an archive
 )
 
 // unpack writes the layers to the folder root, unless it is there already. What would leave the folder is
@@ -45,10 +48,26 @@ func unpack(root string, layers []registry.Layer) error {
 			return fmt.Errorf("layer %s: %w", l.Digest.Short(), err)
 		}
 	}
+	if err := u.inside(); err != nil {
+		return err
+	}
 	if err := os.Rename(fresh, root); err != nil && !exists(root) { // somebody else may have been faster
 		return err
 	}
 	return nil
+}
+
+// inside makes sure that no link leads out of the folder, through whatever other links: text alone does not tell that.
+func (u *unpacker) inside() error {
+	return fs.WalkDir(u.dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink == 0 {
+			return err
+		}
+		if _, err := u.dir.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ELOOP) {
+			return fault.Inputf("entry %q: it leads out of its folder: %w", name, err)
+		}
+		return nil
+	})
 }
 
 type unpacker struct {
@@ -69,8 +88,14 @@ func (u *unpacker) layer(l registry.Layer) error {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			// Read to the end, so that the digest of the whole layer is checked.
-			_, err = io.Copy(io.Discard, content)
-			return err
+			n, err := io.CopyN(io.Discard, content, paddingLimit+1)
+			if n > paddingLimit {
+				return fault.Inputf("more than %d bytes come after the end of the archive", paddingLimit)
+			}
+			if !errors.Is(err, io.EOF) {
+				return err
+			}
+			return nil
 		}
 		if err != nil {
 			return err

@@ -45,6 +45,8 @@ func TestHostileArchives(t *testing.T) {
 		{"parent", []tar.Header{{Name: "../evil", Typeflag: tar.TypeReg}}, `layer 0123456789ab: entry "../evil": it leaves its folder`},
 		{"absolute link", []tar.Header{{Name: "l", Linkname: "/etc", Typeflag: tar.TypeSymlink}}, `layer 0123456789ab: entry "l": it links to "/etc", outside of its folder`},
 		{"link up", []tar.Header{{Name: "a/l", Linkname: "../../etc", Typeflag: tar.TypeSymlink}}, `layer 0123456789ab: entry "a/l": it links to "../../etc", outside of its folder`},
+		{"link up through links", []tar.Header{{Name: "d", Linkname: ".", Typeflag: tar.TypeSymlink}, {Name: "d/d/d/up", Linkname: "../../..", Typeflag: tar.TypeSymlink}},
+			`entry "up": it leads out of its folder: statat up: path escapes from parent`},
 		{"device", []tar.Header{{Name: "null", Typeflag: tar.TypeChar}}, `layer 0123456789ab: entry "null": type '3' is neither a file, a folder nor a link`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -75,4 +77,30 @@ func TestLayersAndWhiteouts(t *testing.T) {
 	if exists(filepath.Join(root, "a/two")) {
 		t.Error("a/two survived its whiteout")
 	}
+}
+
+// What comes after the end of an archive is read to check the digest, within bounds.
+func TestALayerWithoutEnd(t *testing.T) {
+	small := layer(t, tar.Header{Name: "a", Typeflag: tar.TypeReg})
+	read := 0
+	endless := registry.Layer{Digest: small.Digest, Open: func() (io.ReadCloser, error) {
+		archive, err := small.Open()
+		return io.NopCloser(io.MultiReader(archive, zeros{&read})), err
+	}}
+	err := unpack(filepath.Join(t.TempDir(), "x"), []registry.Layer{endless})
+	if want := "layer 0123456789ab: more than 1048576 bytes come after the end of the archive"; err == nil || err.Error() != want || read > 2<<20 {
+		t.Errorf("read %d bytes, %v; want %s", read, err, want)
+	}
+}
+
+// zeros are 1 GiB of them.
+type zeros struct{ read *int }
+
+func (z zeros) Read(p []byte) (int, error) {
+	if *z.read > 1<<30 {
+		return 0, io.EOF
+	}
+	clear(p)
+	*z.read += len(p)
+	return len(p), nil
 }
