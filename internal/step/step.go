@@ -12,6 +12,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // Step is one step, or one operator command. A constructor returns a fresh one each time, so that nothing
@@ -35,8 +36,11 @@ type Runtime struct {
 	Log    *slog.Logger
 	Stdout io.Writer // values only
 	Stderr io.Writer
-	Getenv func(string) string
-	Now    func() time.Time
+	// Terminal is where a picture can be drawn, in the terminal's own language; nil when there is none.
+	Terminal io.Writer
+	Secrets  *secret.Known // what must not leave: it is redacted from all that is printed, and from what is stored
+	Getenv   func(string) string
+	Now      func() time.Time
 }
 
 // Value is what one declared output is set to.

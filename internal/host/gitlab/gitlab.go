@@ -30,6 +30,11 @@ var _ host.Host = gitlab{}
 
 func (g gitlab) Name() string { return "gitlab" }
 
+// Secrets are the predefined variables that GitLab masks itself. Its address of the repository has the token in it.
+func (g gitlab) Secrets() []string {
+	return []string{"CI_JOB_TOKEN", "CI_REGISTRY_PASSWORD", "CI_DEPLOY_PASSWORD", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_REPOSITORY_URL"}
+}
+
 // Run reads the predefined variables. A pipeline is the run, and a job its attempt.
 func (g gitlab) Run() host.Run {
 	get := g.env.Getenv

@@ -36,6 +36,11 @@ var (
 
 func (p plain) Name() string { return "plain" }
 
+// Secrets are the tokens of the systems that are known.
+func (p plain) Secrets() []string {
+	return []string{"CI_NETRC_PASSWORD", "DRONE_NETRC_PASSWORD", "DRONE_SYSTEM_SECRET"}
+}
+
 // system is a CI system that is known by its variables. Each field is read from the first of its names that is
 // set; an id is all of its names, joined.
 type system struct {

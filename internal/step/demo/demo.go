@@ -154,7 +154,7 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool, picture s
 
 	var customers traffic
 	s := stage{dir: dir, program: program, repository: repository, address: supervisor.Address(),
-		screen: newScreen(rt.Stderr, &customers, picture != "")}
+		screen: newScreen(rt, &customers, picture != "")}
 	defer s.screen.close()
 
 	if err := s.deployed(ctx, "1.0.0", 0, fault.Done); err != nil {

@@ -65,7 +65,7 @@ func Step(kinds config.Kinds) step.Step {
 		), page.Inputs()...),
 		Outputs: []input.Output{outVerdict, outReason, outDigest, outRequests, outErrors, outRolled, outSeconds},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
-			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
+			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv, Secrets: rt.Secrets}, kinds)
 			if err != nil {
 				return err
 			}
