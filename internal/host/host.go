@@ -37,6 +37,11 @@ type Keeper interface {
 	Handed(name string) (value, source string)
 }
 
+// Besider keeps a text that strangers have a part in where no later job takes it for a variable.
+type Besider interface {
+	Beside(name, value string) error
+}
+
 // Masker keeps a secret out of the host's logs. It is called before anything is done with the secret.
 type Masker interface{ Mask(secret string) }
 

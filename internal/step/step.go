@@ -53,7 +53,14 @@ type Value struct {
 func (rt *Runtime) Outputs(values ...Value) error {
 	var faults []error
 	for _, v := range values {
-		if err := rt.Host.Output(v.Output.Name, v.Value); err != nil {
+		write := rt.Host.Output
+		if v.Output.Foreign {
+			v.Value = rt.Secrets.Redact(v.Value)
+			if b, ok := rt.Host.(host.Besider); ok {
+				write = b.Beside
+			}
+		}
+		if err := write(v.Output.Name, v.Value); err != nil {
 			faults = append(faults, fmt.Errorf("write output %s: %w", v.Output.Name, err))
 		}
 	}
@@ -69,10 +76,10 @@ func (rt *Runtime) Changed(err error) error {
 	return fault.Errorf(fault.HalfWay, "the change is made, but not handed on: %w", err).WithHint("%s", fault.HintOf(err))
 }
 
-// Summary shows markdown on the run's page where the host has one.
-func (rt *Runtime) Summary(markdown string) {
+// Summary shows the report on the run's page where the host has one.
+func (rt *Runtime) Summary(r Report) {
 	if s, ok := rt.Host.(host.Summarizer); ok {
-		if err := s.Summary(markdown); err != nil {
+		if err := s.Summary(r.redacted(rt.Secrets.Redact).Markdown()); err != nil {
 			rt.Log.Warn("the summary could not be written", "error", err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // outputLimit bounds what is kept of a program's output, in bytes.
@@ -62,7 +63,7 @@ func environment(environ []string) []string {
 
 type question struct {
 	argv []string
-	env  map[string]string
+	env  map[string]secret.Value
 }
 
 func (p *question) open() (probe.Probe, error) {
@@ -86,7 +87,7 @@ func (p *question) Check(ctx context.Context, address string) probe.Result {
 		c := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		c.Env = environment(os.Environ())
 		for name, value := range p.env {
-			c.Env = append(c.Env, name+"="+value) // the last one of a name counts
+			c.Env = append(c.Env, name+"="+value.Reveal()) // the last one of a name counts
 		}
 		c.Env = append(c.Env, "BACKSTEP_ADDRESS="+address)
 		c.Stdout, c.Stderr = &out, &complaints

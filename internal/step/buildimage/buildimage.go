@@ -93,7 +93,7 @@ func run(ctx context.Context, rt *step.Runtime, r builder.Request, o options) er
 	if err != nil {
 		return err
 	}
-	client, err := o.login.Client(rt.Host, r.Repository)
+	client, err := o.login.Client(rt.Host, rt.Secrets, r.Repository)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func run(ctx context.Context, rt *step.Runtime, r builder.Request, o options) er
 		return err
 	}
 	rt.Summary(step.Report{Title: "Built an image", Rows: [][2]string{{"image", image}, {"builder", name + ": " + why},
-		{"tags", strings.Join(r.Tags, ", ")}}}.Markdown())
+		{"tags", strings.Join(r.Tags, ", ")}}})
 	return rt.Outputs(
 		step.Value{Output: outImage, Value: image},
 		step.Value{Output: outDigest, Value: string(digest)},

@@ -26,6 +26,7 @@ import (
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 	"github.com/backstep/backstep/internal/target/targettest"
 )
@@ -111,7 +112,7 @@ func supervisedWith(t *testing.T, dir string, from *registry.Client) (s *Supervi
 
 // red is what all releases of these tests are started with.
 func red(release.Release) (target.Started, error) {
-	return target.Started{Values: map[string][]string{"env": {"SHOP_COLOUR=red"}}}, nil
+	return target.Started{Values: map[string][]secret.Value{"env": {secret.New("SHOP_COLOUR=red")}}}, nil
 }
 
 // short is a folder whose name leaves room for a socket.
