@@ -24,7 +24,7 @@ const module = "github.com/backstep/backstep/"
 // parent: a parent holds the contract, its children implement it. A name that ends in / stands for
 // everything below it.
 var floors = [][]string{
-	{"internal/fault", "internal/secret", "internal/outfile"}, // words
+	{"internal/fault", "internal/secret", "internal/outfile", "internal/child"}, // words
 	{"internal/release"},
 	{"internal/input"},
 	{"internal/bump", "internal/plan", "internal/verdict", "internal/verdict/"},                   // decisions: pure
