@@ -116,7 +116,7 @@ const runbook = "https://github.com/backstep/backstep/blob/main/docs/runbook.md"
 
 // cell keeps text from leaving its table cell or becoming markup.
 func cell(s string) string {
-	return strings.NewReplacer("\r", " ", "\n", " ", "|", "\\|", "<", "&lt;", ">", "&gt;",
+	return strings.NewReplacer("\\", "\\\\", "&", "&amp;", "\r", " ", "\n", " ", "|", "\\|", "<", "&lt;", ">", "&gt;",
 		"`", "\\`", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]").Replace(s)
 }
 

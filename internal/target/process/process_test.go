@@ -370,6 +370,14 @@ func TestSockets(t *testing.T) {
 	if want := "socket " + filepath.Join(dir, "s") + " belongs to a supervisor that runs"; err == nil || err.Error() != want {
 		t.Errorf("a second supervisor: %v, want %s", err, want)
 	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("somebody's"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = NewSupervisor(SupervisorOptions{Dir: dir, Socket: file, Listen: "127.0.0.1:0"})
+	if want := "--socket: " + file + " is no socket, and not removed"; err == nil || err.Error() != want || !exists(file) {
+		t.Errorf("a file in the place of the socket: %v, want %s", err, want)
+	}
 	path := filepath.Join(dir, "nobody")
 	nobody := newClient(path, nil)
 	unreachable := func(want string) {
