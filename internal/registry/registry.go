@@ -130,7 +130,7 @@ func ParseReference(s string) (Reference, error) {
 // ParseRepository checks the name of a repository, registry/name.
 func ParseRepository(s string) (string, error) {
 	r, err := name.NewRepository(s, name.StrictValidation)
-	if err != nil {
+	if err != nil || strings.HasPrefix(s, "-") || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return "", fault.Inputf("repository %q: want registry/name in lower case, for example registry.example.com/acme/shop", s)
 	}
 	return r.Name(), nil

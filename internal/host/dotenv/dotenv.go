@@ -49,18 +49,18 @@ func (r Report) Set(name, value string) error {
 		return err
 	}
 	key := input.Variable(name) + "="
-	kept := slices.DeleteFunc(input.Lines(string(old)), func(line string) bool { return strings.HasPrefix(line, key) })
+	kept := slices.DeleteFunc(lines(string(old)), func(line string) bool { return strings.HasPrefix(line, key) })
 	if value == "" || strings.ContainsAny(value, "\r\n") {
 		if ours && len(old) == 0 {
 			return nil
 		}
 		return r.write(kept)
 	}
-	lines := append(slices.Clone(kept), key+value)
-	if broken := r.broken(lines); broken != "" {
+	all := append(slices.Clone(kept), key+value)
+	if broken := r.broken(all); broken != "" {
 		return errors.Join(r.write(kept), fmt.Errorf("%s would have %s are taken: %s is only in backstep-outputs.json beside it", r.Path, broken, name))
 	}
-	return r.write(lines)
+	return r.write(all)
 }
 
 // broken says which limit the lines break, or "".
@@ -75,6 +75,11 @@ func (r Report) broken(lines []string) string {
 }
 
 func (r Report) write(lines []string) error { return outfile.Write(r.Path, text(lines)) }
+
+// lines is the lines of a file that are not empty, as they are: a space can be part of a value.
+func lines(text string) []string {
+	return strings.FieldsFunc(text, func(c rune) bool { return c == '\n' || c == '\r' })
+}
 
 func text(lines []string) []byte {
 	var b strings.Builder
@@ -96,7 +101,7 @@ func Get(path, name string) string {
 		_ = json.Unmarshal(text, &all)
 		return all[name]
 	}
-	for _, line := range input.Lines(string(text)) {
+	for _, line := range lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, input.Variable(name)+"="); ok {
 			return value
 		}

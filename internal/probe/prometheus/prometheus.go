@@ -218,6 +218,9 @@ func (m meter) fromBuckets(buckets []series, totals map[float64]*probe.Totals) e
 	return nil
 }
 
+// countLimit is up to where a float64 holds every whole number.
+const countLimit = 1 << 53
+
 func whole(f float64) int { return int(math.Round(f)) }
 
 // single is the values of a query that has to give one series. None is no data, and so are no values.
@@ -299,7 +302,7 @@ func (m meter) query(ctx context.Context, path, query string, when url.Values) (
 			r.Values = append(r.Values, *r.Value)
 		}
 		for _, p := range r.Values {
-			if !math.IsNaN(p.value) && !math.IsInf(p.value, 0) {
+			if p.value >= 0 && p.value <= countLimit { // what is no number, and no count, is no data
 				s.values[p.at] = p.value
 			}
 		}
