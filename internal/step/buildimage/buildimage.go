@@ -59,7 +59,7 @@ func Step() step.Step {
 		Name:    "build-image",
 		Summary: "Make an image and push it by its digest",
 		Doc: "Builder `layers` puts files on a base image, or on nothing, and needs neither a Dockerfile nor a daemon; the same " +
-			"input gives the same digest. Builder `docker` gives a Dockerfile to the local engine. `auto` takes docker when " +
+			"input gives the same digest. Builder `docker` gives a Dockerfile to the local engine, without `.git`, whose configuration holds credentials; `!.git` in .dockerignore gives it back. `auto` takes docker when " +
 			"there is a Dockerfile. Everything in the image has one time: SOURCE_DATE_EPOCH, else that of the commit, else 0.",
 		Inputs: append([]input.Input{
 			input.String(&r.Repository, "repository", "The repository to push to, registry/name.").Must(),
