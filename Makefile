@@ -1,4 +1,4 @@
-.PHONY: help check lint gen test e2e image bench bench-verdict crash crash-docker demo picture
+.PHONY: help check lint gen test e2e fuzz image bench bench-verdict crash crash-docker demo picture
 
 staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 actionlint = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
@@ -28,6 +28,9 @@ test: ## everything that needs only Go and git
 
 e2e: ## the same on real registries; installs them where it may, else says what is missing
 	bash .ci/e2e.sh
+
+fuzz: ## every fuzzer for a minute, a nightly job; FUZZ=10s is shorter
+	bash .ci/fuzz.sh $(or $(FUZZ),1m)
 
 image: ## the container images backstep:dev and backstep:dev-sh
 	bash .ci/image.sh backstep:dev

@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"backstep": main})
+	testscript.Main(m, map[string]func(){"backstep": main, "talkative": talkative})
 }
 
 // TestScripts runs testdata/script on the real program, against a registry and a supervisor of this process.
@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 				"\nenvironments:\n  production:\n    target: {kind: process, socket: "+socket+"}\n    drain: 1s\n    settle: 0s\n    try: 0s\n    ready-timeout: 20s\n"+
 				"    verify: {bake: 1s, patience: 20s, negligible: 20%, intolerable: 20%, probes: [{kind: http, rate: 200}]}\n"), 0o644)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken, "outage": outage, "answers": answers},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken, "outage": outage, "answers": answers, "silent": silent, "talks": talks},
 	})
 }
 

@@ -17,12 +17,15 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/host/github"
 	"github.com/backstep/backstep/internal/host/gitlab"
 	"github.com/backstep/backstep/internal/host/plain"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/step"
 )
 
@@ -36,8 +39,19 @@ func hosts() []host.Kind { return []host.Kind{github.Kind(), gitlab.Kind(), plai
 type process struct {
 	args           []string // without the program's name
 	stdout, stderr io.Writer
+	terminal       io.Writer // stderr when it is a terminal, else nil
 	getenv         func(string) string
 	now            func() time.Time
+}
+
+// printed is p with printers before its outputs, which know its secrets. What a host is told on purpose goes to raw.
+func (p process) printed(secrets *secret.Known) (printing process, flush func(), raw io.Writer) {
+	out, complaints := host.NewPrinter(p.stdout, secrets.Redact), host.NewPrinter(p.stderr, secrets.Redact)
+	raw, p.stdout, p.stderr = p.stdout, out, complaints
+	return p, func() {
+		out.Flush()
+		complaints.Flush()
+	}, raw
 }
 
 // Main runs the step that the command line names and returns the exit code. A program of one step needs no
@@ -48,6 +62,9 @@ func Main(steps ...step.Step) int {
 		return int(fault.Failed)
 	}
 	p := process{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		p.terminal = os.Stderr
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
@@ -55,19 +72,31 @@ func Main(steps ...step.Step) int {
 }
 
 func (p process) main(ctx context.Context, steps []step.Step) int {
-	h, err := p.host()
+	var h host.Host
+	secrets := secret.NewKnown(func(text string) {
+		if m, ok := h.(host.Masker); ok {
+			m.Mask(text)
+		}
+	})
+	p, flush, raw := p.printed(secrets)
+	defer flush()
+	h, err := p.host(raw)
 	if err == nil {
-		err = p.dispatch(ctx, h, steps)
+		for _, name := range h.Secrets() {
+			secrets.Learn(p.getenv(name))
+		}
+		err = p.dispatch(ctx, h, secrets, steps)
 	}
 	if err == nil {
 		return int(fault.Done)
 	}
-	p.report(h, err)
+	p.report(h, secrets, err)
 	return int(fault.CodeOf(err))
 }
 
-func (p process) host() (host.Host, error) {
-	env := host.Environment{Getenv: p.getenv, Stdout: func(line string) { fmt.Fprintln(p.stdout, line) }}
+func (p process) host(raw io.Writer) (host.Host, error) {
+	env := host.Environment{Getenv: p.getenv, Stdout: func(line string) { fmt.Fprintln(p.stdout, line) },
+		Command: func(line string) { fmt.Fprintln(raw, line) }}
 	wanted := p.getenv("BACKSTEP_HOST")
 	var names []string
 	for _, k := range hosts() {
@@ -79,14 +108,14 @@ func (p process) host() (host.Host, error) {
 	return nil, fault.Inputf("host %q is not one of %s", wanted, strings.Join(names, ", ")).At("BACKSTEP_HOST")
 }
 
-func (p process) dispatch(ctx context.Context, h host.Host, steps []step.Step) error {
+func (p process) dispatch(ctx context.Context, h host.Host, secrets *secret.Known, steps []step.Step) error {
 	args := p.args
 	if len(args) > 0 && (args[0] == "--version" || args[0] == "-version" || args[0] == "version") {
 		fmt.Fprintln(p.stdout, version())
 		return nil
 	}
 	if len(steps) == 1 {
-		return p.step(ctx, h, steps[0], args)
+		return p.step(ctx, h, secrets, steps[0], args)
 	}
 	if len(args) == 0 || isHelp(args[0]) {
 		return p.help(steps, args[min(len(args), 1):])
@@ -100,7 +129,7 @@ func (p process) dispatch(ctx context.Context, h host.Host, steps []step.Step) e
 	if err != nil {
 		return err
 	}
-	return p.step(ctx, h, s, args[1:])
+	return p.step(ctx, h, secrets, s, args[1:])
 }
 
 // help prints the help of the step that args name, or what there is.
@@ -118,7 +147,7 @@ func (p process) help(steps []step.Step, args []string) error {
 }
 
 // step reads the inputs of s and runs it.
-func (p process) step(ctx context.Context, h host.Host, s step.Step, args []string) error {
+func (p process) step(ctx context.Context, h host.Host, secrets *secret.Known, s step.Step, args []string) error {
 	logs := logging{}
 	inputs := append(slices.Clone(s.Inputs), logs.inputs()...)
 	given, err := parse(s.Name, s.Words, inputs, args)
@@ -137,8 +166,8 @@ func (p process) step(ctx context.Context, h host.Host, s step.Step, args []stri
 		if k, ok := h.(host.Keeper); ok && value == "" && in.Handed && !s.Operator {
 			value, source = k.Handed(in.Name)
 		}
-		if m, ok := h.(host.Masker); ok && in.Secret && value != "" {
-			m.Mask(value)
+		if in.Secret {
+			secrets.Learn(value)
 		}
 		return value, source
 	})
@@ -146,7 +175,7 @@ func (p process) step(ctx context.Context, h host.Host, s step.Step, args []stri
 		return err
 	}
 	return s.Run(ctx, &step.Runtime{Host: h, Log: logs.logger(p.stderr), Stdout: p.stdout, Stderr: p.stderr,
-		Getenv: p.getenv, Now: p.now})
+		Terminal: p.terminal, Secrets: secrets, Getenv: p.getenv, Now: p.now})
 }
 
 // parse reads flags. A flag can be repeated for an input that takes several values.
@@ -193,7 +222,7 @@ func parse(name string, words []string, inputs []input.Input, args []string) (ma
 }
 
 // report prints err, each of its members with its hint, and marks the run with it.
-func (p process) report(h host.Host, err error) {
+func (p process) report(h host.Host, secrets *secret.Known, err error) {
 	for _, e := range fault.Each(err) {
 		p.print("error", e.Error())
 		hint := fault.HintOf(e)
@@ -209,7 +238,8 @@ func (p process) report(h host.Host, err error) {
 			if hint != "" {
 				message += "\n" + hint
 			}
-			a.Annotate(host.Error, place, message)
+			safe := func(text string) string { return host.Escape(secrets.Redact(text)) }
+			a.Annotate(host.Error, safe(place), safe(message))
 		}
 	}
 }

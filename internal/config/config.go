@@ -18,6 +18,7 @@ import (
 	"github.com/backstep/backstep/internal/probe"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 )
 
@@ -34,7 +35,6 @@ type Config struct {
 	Repository   string // of the images, registry/name
 	Ledger       string // of the ledger; "" is Repository
 	Environments map[release.Environment]*Environment
-	Secrets      []string // the values that were taken from environment variables, of all environments, for masking
 	Sources      []string // the environment variables that the file takes secrets from
 }
 
@@ -48,6 +48,7 @@ type Environment struct {
 	OnUnknown    string                // canary: what a share without a verdict does
 	Start        release.Configuration // what a release is started with today; its secrets have no fingerprints yet
 	Unset        error                 // the faults of secrets in Start that are not set
+	KeepLogs     bool                  // the last lines of a release that is left are kept in the ledger
 	Keep         int                   // good releases that stay on a target besides what is live
 	Drain        time.Duration
 	ReadyTimeout time.Duration
@@ -103,12 +104,13 @@ func (c *Config) inputs() []input.Input {
 // repositoryShape is roughly registry/name; the registry package knows the rest.
 var repositoryShape = regexp.MustCompile(`^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$`)
 
-func (e *Environment) inputs(strategy *string, weights *[]string, variables *map[string]string) []input.Input {
+func (e *Environment) inputs(strategy *string, weights *[]string, variables *map[string]secret.Value) []input.Input {
 	return []input.Input{
 		input.String(strategy, "strategy", "How traffic goes from one release to the next; the target's first strategy when it is left out.").Like("canary"),
 		input.List(weights, "weights", "canary: the shares of the traffic before all of it, in percent, rising.").Like("[10, 50]"),
 		input.String(&e.OnUnknown, "on-unknown", "canary: what a step does that has seen requests of both releases and come to no verdict: roll back, or go on to the next share, since verify judges it again.").OneOf(OnUnknownBack, OnUnknownGoOn).Or(OnUnknownBack).Like("promote"),
 		input.Env(variables, "env", "What each release runs with. A secret is given as {env: NAME}, the variable to take it from.").OfRelease().Like("{LOG: info, DB_URL: {env: SHOP_DB_URL}}"),
+		input.Bool(&e.KeepLogs, "keep-logs", "Whether the ledger keeps the last lines that a release has logged when it is left for another one: at most 10 lines and 4 KiB, without the secrets that are known. Whoever can read the registry can read them.").Or("true").Like("false"),
 		input.Int(&e.Keep, "keep", "How many good releases stay on the target, stopped, besides what is live: going back to one of them is a start and no pull.", 0, 20).Or("2").Like("3"),
 		input.Duration(&e.Drain, "drain", "How long a release may finish its requests before it is removed.").Or("10s").Like("30s"),
 		input.Duration(&e.ReadyTimeout, "ready-timeout", "How long a release may take to become ready.").Or("60s").Like("3m"),
@@ -158,8 +160,8 @@ func parseRate(s string) (time.Duration, error) {
 	return time.Duration(float64(time.Second) / f), nil
 }
 
-// Load reads the file at path.
-func Load(path string, kinds Kinds, getenv func(string) string) (*Config, error) {
+// Load reads the file at path. Its secrets are known before anything can fail.
+func Load(path string, kinds Kinds, getenv func(string) string, known *secret.Known) (*Config, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.Inputf("there is no %s", path).WithHint("write it, or name another one with --config")
@@ -172,17 +174,18 @@ func Load(path string, kinds Kinds, getenv func(string) string) (*Config, error)
 	if err != nil {
 		return nil, fault.Inputf("%w", err).At(path)
 	}
-	return Parse(path, data, kinds, getenv)
+	return Parse(path, data, kinds, getenv, known)
 }
 
 // Parse reads the text of a file. All faults are returned at once, each with its place. A variable that a secret
 // is taken from and that is not set is no fault of the file: what needs the secret has it.
-func Parse(file string, data []byte, kinds Kinds, getenv func(string) string) (*Config, error) {
-	r := &reader{file: file, getenv: getenv}
+func Parse(file string, data []byte, kinds Kinds, getenv func(string) string, known *secret.Known) (*Config, error) {
+	r := &reader{file: file, getenv: getenv, secrets: known}
 	root, err := parseYAML(file, data)
 	if err != nil {
 		return nil, err
 	}
+	r.learn(root)
 	c := &Config{Environments: map[release.Environment]*Environment{}}
 	fields := r.mapping(root, "")
 	if err := r.err(); err != nil && len(fields) == 0 {
@@ -201,7 +204,7 @@ func Parse(file string, data []byte, kinds Kinds, getenv func(string) string) (*
 			c.Environments[env] = r.environment(env, f, kinds)
 		}
 	}
-	c.Secrets, c.Sources = r.secrets, r.sources
+	c.Sources = r.sources
 	return c, r.err()
 }
 
@@ -211,7 +214,7 @@ func (r *reader) environment(name release.Environment, f field, kinds Kinds) *En
 	fields := r.mapping(f.value, path)
 	var strategy string
 	var weights []string
-	var variables map[string]string
+	var variables map[string]secret.Value
 	e.Start = r.inputs(f.value, fields, e.inputs(&strategy, &weights, &variables), "target", "router", "verify")
 	if to := fields["target"]; to.key == nil {
 		r.fault(f.key, "%s has no target: want for example target: {kind: %s, …}", path, kinds.Targets[0].Name)

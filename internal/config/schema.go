@@ -6,6 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // object is a part of a JSON Schema.
@@ -15,7 +16,7 @@ type object map[string]any
 func Schema(kinds Kinds) []byte {
 	var strategy string
 	var weights []string
-	var variables map[string]string
+	var variables map[string]secret.Value
 	var targets, routers, probes []object
 	for _, k := range kinds.Targets {
 		inputs, _ := k.New()

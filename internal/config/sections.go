@@ -5,6 +5,7 @@ import (
 
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/plan"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // Section is a part of backstep.yml, for the reference.
@@ -18,7 +19,7 @@ type Section struct {
 func Sections(kinds Kinds) []Section {
 	var strategy string
 	var weights []string
-	var variables map[string]string
+	var variables map[string]secret.Value
 	all := []Section{
 		{"The file", "`environments` holds the environments by their names.", (&Config{}).inputs()},
 		{"environments.NAME", "Besides these: `target`, `router` and `verify`.", (&Environment{}).inputs(&strategy, &weights, &variables)},

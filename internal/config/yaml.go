@@ -15,6 +15,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // The most that a file may hold. The sizes are checked before it is parsed, so that a hostile one costs little.
@@ -93,7 +94,7 @@ type reader struct {
 	// The faults of variables that are not set hinder only what needs them.
 	unset    []placed // to open a target, a router or a probe
 	unfilled []placed // to start a release
-	secrets  []string // their values
+	secrets  *secret.Known
 	sources  []string // the variables that they are taken from, set or not
 }
 
@@ -142,6 +143,16 @@ func inOrder(faults []placed) error {
 		all = append(all, p.err)
 	}
 	return errors.Join(all...)
+}
+
+// learn makes all secrets known that n refers to, wherever they stand: a fault must not say what is in one.
+func (r *reader) learn(n *yaml.Node) {
+	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "env" && n.Content[1].Kind == yaml.ScalarNode {
+		r.secrets.Learn(r.getenv(n.Content[1].Value))
+	}
+	for _, child := range n.Content {
+		r.learn(child)
+	}
 }
 
 // mapping is the fields of a node that has to be a mapping.
@@ -283,6 +294,9 @@ func (r *reader) values(n *yaml.Node, in input.Input) ([]setting, bool) {
 		return values, ok
 	}
 	value, ok := r.scalar(n, in.Name, in.Secret)
+	if in.Secret {
+		r.secrets.Learn(value.text)
+	}
 	return []setting{value}, ok
 }
 
@@ -382,7 +396,6 @@ func (r *reader) scalar(n *yaml.Node, path string, reference bool) (setting, boo
 			path, f.value.Value).WithHint("set it in the job, or in the secrets of the environment")))
 		return s, false
 	}
-	r.secrets = append(r.secrets, s.text)
 	return s, true
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 )
 
@@ -23,7 +24,7 @@ type configurations struct {
 	today   release.Configuration
 	sources []string            // the variables that backstep.yml takes secrets from; no other is ever read
 	getenv  func(string) string // "" is not set
-	mask    func(secret string)
+	secrets *secret.Known
 
 	mu     sync.Mutex
 	known  map[release.Fingerprint]release.Configuration
@@ -35,8 +36,8 @@ type configurations struct {
 // keyBytes is the length of a new key.
 const keyBytes = 32
 
-func newConfigurations(env *config.Environment, sources []string, getenv func(string) string, mask func(string)) *configurations {
-	return &configurations{today: env.Start, sources: sources, getenv: getenv, mask: mask,
+func newConfigurations(env *config.Environment, sources []string, getenv func(string) string, secrets *secret.Known) *configurations {
+	return &configurations{today: env.Start, sources: sources, getenv: getenv, secrets: secrets,
 		known: map[release.Fingerprint]release.Configuration{}, goods: map[release.ID]bool{}}
 }
 
@@ -86,7 +87,7 @@ func (c *configurations) sealed() release.Fingerprint {
 		c.key = make([]byte, keyBytes)
 		rand.Read(c.key)
 	}
-	today := c.today.Sealed(c.key, c.getenv)
+	today := c.today.Sealed(c.key, c.read)
 	id := today.Fingerprint()
 	c.known[id] = today
 	return id
@@ -122,9 +123,9 @@ func (c *configurations) start(r release.Release) (target.Started, error) {
 	return target.Started{Values: values, Config: config, Secrets: config.Prints(c.printKey(), c.secret)}, nil
 }
 
-// secret is today's value of a secret, "" when it is not set. Only what backstep.yml names is read: who can write the ledger must
+// secret is today's value of a secret, zero when it is not set. Only what backstep.yml names is read: who can write the ledger must
 // not get at the job's other secrets. When the file has another variable at that place now, it is that one.
-func (c *configurations) secret(name, key, variable string) string {
+func (c *configurations) secret(name, key, variable string) secret.Value {
 	if !slices.Contains(c.sources, variable) {
 		variable = ""
 		for _, v := range c.today[name] {
@@ -133,14 +134,15 @@ func (c *configurations) secret(name, key, variable string) string {
 			}
 		}
 	}
+	return c.read(variable)
+}
+
+// read is the secret in a variable, which is known from then on; "" names none.
+func (c *configurations) read(variable string) secret.Value {
 	if variable == "" {
-		return ""
+		return secret.Value{}
 	}
-	value := c.getenv(variable)
-	if value != "" && c.mask != nil {
-		c.mask(value)
-	}
-	return value
+	return c.secrets.Learn(c.getenv(variable))
 }
 
 // changed names the secrets of r that are not what they were when it was deployed.
@@ -230,7 +232,7 @@ func (c *configurations) keep(s *ledger.Snapshot) {
 	}
 }
 
-// keeping is a ledger whose events hold the configurations of their releases.
+// keeping is a ledger whose events hold the configurations of their releases, and no secrets.
 type keeping struct {
 	ledger.Ledger
 	configs *configurations
@@ -241,7 +243,26 @@ func (k keeping) Commit(ctx context.Context, change func(ledger.Event) (ledger.E
 		e, err := change(newest)
 		if err == nil {
 			k.configs.keep(&e.State)
+			withoutSecrets(&e, k.configs.secrets)
 		}
 		return e, err
 	})
+}
+
+// withoutSecrets takes the secrets out of all that an event says in words.
+func withoutSecrets(e *ledger.Event, secrets *secret.Known) {
+	e.Reason, e.Evidence, e.Author.URL = secrets.Redact(e.Reason), secrets.Redact(e.Evidence), secrets.Redact(e.Author.URL)
+	s := &e.State
+	if s.Intent != nil {
+		in := *s.Intent
+		in.Reason = secrets.Redact(in.Reason)
+		s.Intent = &in
+	}
+	s.Freezes, s.Quarantined = slices.Clone(s.Freezes), slices.Clone(s.Quarantined)
+	for i := range s.Freezes {
+		s.Freezes[i].Reason = secrets.Redact(s.Freezes[i].Reason)
+	}
+	for i := range s.Quarantined {
+		s.Quarantined[i].Reason = secrets.Redact(s.Quarantined[i].Reason)
+	}
 }

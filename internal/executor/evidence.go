@@ -82,7 +82,7 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 			WithHint("deploy it again, or roll back")
 	}
 	if in.Phase == plan.Failed && in.Ended {
-		return Evidence{Verdict: verdict.Fail, Reason: dead(*in)}, nil
+		return Evidence{Verdict: verdict.Fail, Reason: x.world.Secrets.Redact(dead(*in))}, nil
 	}
 	// Who else has traffic is good to know; a load balancer that is away is no reason to judge nobody.
 	state, err := x.sites[0].Target.Observe(ctx)
@@ -108,7 +108,10 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	for _, s := range sources {
 		seen.Series = append(seen.Series, s.record)
 	}
-	seen.Samples = checks.found()
+	seen.Reason = x.world.Secrets.Redact(seen.Reason)
+	for _, s := range checks.found() {
+		seen.Samples = append(seen.Samples, x.world.Secrets.Redact(s))
+	}
 	return seen, err
 }
 

@@ -17,16 +17,18 @@ import (
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 	"github.com/backstep/backstep/internal/wayback"
 )
 
 // World is what an executor has of the world around it.
 type World struct {
-	Host   host.Host
-	Log    *slog.Logger
-	Now    func() time.Time
-	Getenv func(string) string
+	Host    host.Host
+	Log     *slog.Logger
+	Now     func() time.Time
+	Getenv  func(string) string
+	Secrets *secret.Known
 }
 
 // Executor changes one environment.

@@ -37,20 +37,15 @@ func (p *Place) Inputs() []input.Input {
 
 // Open reads the configuration and makes ready to work on the place. It changes nothing and sends no request.
 func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
-	c, err := config.Load(p.config, kinds, world.Getenv)
+	c, err := config.Load(p.config, kinds, world.Getenv, world.Secrets)
 	if err != nil {
 		return nil, err
-	}
-	if mask := masker(world.Host); mask != nil {
-		for _, s := range c.Secrets {
-			mask(s)
-		}
 	}
 	env, err := p.chosen(c)
 	if err != nil {
 		return nil, err
 	}
-	client, err := p.login.Client(world.Host, c.Repository)
+	client, err := p.login.Client(world.Host, world.Secrets, c.Repository)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +54,7 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 		book = c.Repository
 	}
 	owner := strings.Join([]string{book, c.Service, string(env.Name)}, " ")
-	configs := newConfigurations(env, c.Sources, world.Getenv, masker(world.Host))
+	configs := newConfigurations(env, c.Sources, world.Getenv, world.Secrets)
 	to, shift, err := open(env, target.Environment{Service: c.Service, Environment: env.Name,
 		Ledger: owner, Drain: env.Drain, Start: configs.start, EngineAuth: client.EngineAuth})
 	if err != nil {
@@ -79,14 +74,6 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 		sites: []wayback.Site{{Name: string(env.Name), Target: to, Router: shift}}, configs: configs,
 		world: world, log: world.Log.With("env", string(env.Name)), author: author, holder: strings.ToLower(rand.Text()), patience: targetPatience,
 	}, nil
-}
-
-// masker is what hides a secret in the log of the host, or nil when the host cannot.
-func masker(h host.Host) func(string) {
-	if m, ok := h.(host.Masker); ok {
-		return m.Mask
-	}
-	return nil
 }
 
 // chosen is the environment that the step was given.

@@ -206,7 +206,7 @@ func (x *Executor) startRollback(ctx context.Context, now sight, out RolledBack,
 // note is what a rollback under the intent of started leaves on the targets.
 func (x *Executor) note(started ledger.Event, out RolledBack, why string) *plan.Note {
 	n := &plan.Note{ID: strings.ToLower(rand.Text()), Number: started.Number(0), Left: out.Left, To: out.Release,
-		Condemn: true, Freeze: true, Author: x.author, At: x.world.Now().UTC(), Why: why}
+		Condemn: true, Freeze: true, Author: x.author, At: x.world.Now().UTC(), Why: x.world.Secrets.Redact(why)}
 	if from := started.State.Intent.From; from != nil {
 		n.LeftEntry = from.ID
 	}
@@ -288,8 +288,12 @@ const (
 	wordBytes = 4096
 )
 
-// lastWords is the end of the log of what is left, before anything of it is removed.
+// lastWords is the end of the log of what is left, before anything of it is removed; "" when the configuration keeps no logs. A
+// secret is taken out before a line is cut.
 func (x *Executor) lastWords(ctx context.Context, left release.ID) string {
+	if !x.Config.KeepLogs {
+		return ""
+	}
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
 	var lines []string
@@ -300,7 +304,7 @@ func (x *Executor) lastWords(ctx context.Context, left release.ID) string {
 		}
 		lines = append(lines, own...)
 	}
-	text := strings.Join(lines, "\n")
+	text := x.world.Secrets.Redact(strings.Join(lines, "\n"))
 	return strings.ToValidUTF8(text[max(0, len(text)-wordBytes):], "")
 }
 

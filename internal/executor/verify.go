@@ -251,7 +251,7 @@ func (x *Executor) conclude(ctx context.Context, j Judging, v Verification, star
 	if j.RollBack(e.Verdict) && in.To.Digest != "" {
 		out := RolledBack{Release: in.To, Left: in.From.Release, Why: in.Reason, Plan: in.Plan}
 		note := x.note(started, out, fmt.Sprintf("verdict %s: %s", e.Verdict, e.Reason))
-		note.Evidence = e.text()
+		note.Evidence = x.world.Secrets.Redact(e.text())
 		claim := plan.Claim{Token: x.token(started, 1), Event: started.Digest, Ledger: x.Owner, Aim: plan.Fire,
 			Wanted: in.To, Entry: note.ID, Restored: true}
 		v.Back, v.BackErr = x.goBack(ctx, x.world.Now(), out, claim, key, note)

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 	"github.com/backstep/backstep/internal/target/targettest"
 	"github.com/backstep/backstep/internal/verdict"
@@ -29,12 +31,14 @@ import (
 
 // place is an environment in memory, with images in a registry of this process. Each run on it is an executor of its own.
 type place struct {
-	t          *testing.T
-	book       *ledgertest.Memory
-	target     *targettest.Memory
-	repository string
-	images     map[string]release.Release
-	runs       int
+	withoutLogs bool
+	secrets     *secret.Known // nil when there are none
+	t           *testing.T
+	book        *ledgertest.Memory
+	target      *targettest.Memory
+	repository  string
+	images      map[string]release.Release
+	runs        int
 
 	mu     sync.Mutex
 	health map[string]func(context.Context) bool // by the short digest; a release answers well unless it says otherwise
@@ -95,12 +99,12 @@ func (p *place) Check(ctx context.Context, address string) probe.Result {
 // run is a new run on the place, on another machine than all others.
 func (p *place) run() *Executor {
 	p.runs++
-	env := &config.Environment{Name: "production", Strategy: plan.BlueGreen, Keep: 2, ReadyTimeout: time.Second, Drain: time.Millisecond,
+	env := &config.Environment{Name: "production", Strategy: plan.BlueGreen, Keep: 2, KeepLogs: !p.withoutLogs, ReadyTimeout: time.Second, Drain: time.Millisecond,
 		Verify: config.Verify{Bake: 200 * time.Millisecond, Patience: 20 * time.Second, Objective: 0.01, Intolerable: 0.3, Alpha: 0.01, Beta: 0.05, Harmless: 1,
 			Probes: []config.ProbeConfig{{Name: "http", Every: time.Millisecond, Timeout: time.Second, Probe: p}}}}
-	configs := newConfigurations(env, nil, func(string) string { return "" }, nil)
+	configs := newConfigurations(env, nil, func(string) string { return "" }, p.secrets)
 	return &Executor{Name: "production", Config: env, configs: configs, Ledger: keeping{p.book, configs}, Owner: p.repository + " production", registry: registry.New(), image: p.repository,
-		sites: []wayback.Site{{Name: "production", Target: p.target, Router: p.target}}, world: World{Now: time.Now},
+		sites: []wayback.Site{{Name: "production", Target: p.target, Router: p.target}}, world: World{Now: time.Now, Secrets: p.secrets},
 		log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
 		author: release.Author{Actor: "ada", Machine: fmt.Sprint("machine ", p.runs), Process: 1}, holder: fmt.Sprint("holder ", p.runs)}
 }
@@ -481,17 +485,58 @@ func TestAFailWithoutAWayBackIsWritten(t *testing.T) {
 	}
 }
 
-// The last lines of what is left are in the ledger before it is removed.
+// The last lines of what is left are in the ledger before it is removed: not too many of them, without secrets, and none for who
+// wants none.
 func TestLastWords(t *testing.T) {
+	said := append(slices.Repeat([]string{strings.Repeat("x", 1000)}, 9), "panic: no such table: orders: hunter2-hunter2")
+	for _, withoutLogs := range []bool{false, true} {
+		p := newPlace(t)
+		p.withoutLogs, p.secrets = withoutLogs, secret.NewKnown(nil)
+		p.secrets.Learn("hunter2-hunter2")
+		p.good("1.0.0")
+		p.must(p.deploy("1.1.0"))
+		p.fails("1.1.0")
+		p.target.SetLogs(p.image("1.1.0").ID(), said...)
+		v, err := p.verify()
+		p.must(errors.Join(err, v.BackErr))
+		e := p.newest()
+		if p.state().Find(p.image("1.1.0").ID()) != nil {
+			t.Errorf("it is there still: %+v", p.state().Instances)
+		}
+		if kept := strings.Contains(e.Evidence, "no such table: orders: ***"); kept == withoutLogs || strings.Contains(e.Evidence, "hunter2") || len(e.Evidence) > wordBytes+500 {
+			t.Errorf("without logs %v: %d bytes: %s", withoutLogs, len(e.Evidence), e.Evidence)
+		}
+	}
+}
+
+// What an event says in words has no secret, nor has the note on the target, whoever wrote it.
+func TestEventsHaveNoSecrets(t *testing.T) {
+	const hidden = "hunter2-hunter2"
 	p := newPlace(t)
+	p.secrets = secret.NewKnown(nil)
+	p.secrets.Learn(hidden)
 	p.good("1.0.0")
 	p.must(p.deploy("1.1.0"))
 	p.fails("1.1.0")
-	p.target.SetLogs(p.image("1.1.0").ID(), "panic: no such table: orders")
-	v, err := p.verify()
-	p.must(errors.Join(err, v.BackErr))
-	if e := p.newest(); !strings.Contains(e.Evidence, "no such table: orders") || p.state().Find(p.image("1.1.0").ID()) != nil {
-		t.Errorf("%s; %+v", e.Evidence, p.state().Instances)
+	if _, err := p.run().Rollback(t.Context(), Rollback{Reason: "it said " + hidden}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := p.run().Ledger.Commit(t.Context(), func(e ledger.Event) (ledger.Event, error) {
+		return ledger.SetFreeze(e, "since "+hidden, nil, p.run().Stamp())
+	})
+	p.must(err)
+	for seq := p.newest().Seq; seq > 0; seq-- {
+		e, err := p.book.At(t.Context(), seq)
+		p.must(err)
+		text, err := json.Marshal(e)
+		p.must(err)
+		if strings.Contains(string(text), hidden) {
+			t.Errorf("event %d, %s: %s", seq, e.Kind, text)
+		}
+	}
+	note := p.run().note(ledger.Event{State: ledger.Snapshot{Intent: &ledger.Intent{}}}, RolledBack{}, "it said "+hidden)
+	if note.Why != "it said ***" {
+		t.Errorf("the note says %q", note.Why)
 	}
 }
 

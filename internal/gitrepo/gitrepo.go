@@ -12,14 +12,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/backstep/backstep/internal/child"
 	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // remote is the one that CI systems clone from.
@@ -30,9 +31,12 @@ var ErrNoRemote = errors.New("no remote named origin")
 
 // Repo is a git work tree.
 type Repo struct {
-	top      string
-	env      []string
-	boundary string // the commit behind the end of a shallow clone, when fetchSince has proven it
+	top        string
+	env        []string
+	configured int    // how many keys of git's configuration env sets
+	foreign    bool   // it belongs to another user, and is not tamed yet
+	tamed      bool   // it belongs to another user, and runs nothing any more
+	boundary   string // the commit behind the end of a shallow clone, when fetchSince has proven it
 }
 
 // Tag is a git tag and the commit it leads to.
@@ -59,7 +63,11 @@ func Open(dir string) (*Repo, error) {
 	}
 	for top := abs; ; top = filepath.Dir(top) {
 		if _, err := os.Stat(filepath.Join(top, ".git")); err == nil {
-			return &Repo{top: top, env: environment(os.Environ(), top)}, nil
+			r := &Repo{top: top, foreign: foreign(top)}
+			r.env, r.configured = environment(os.Environ())
+			// A container rarely runs as the user who owns the checkout: git is told that this one work tree may be read.
+			r.configure("safe.directory", top)
+			return r, nil
 		}
 		if top == filepath.Dir(top) {
 			return nil, fault.Inputf("%s is in no git repository", dir).
@@ -68,11 +76,13 @@ func Open(dir string) (*Repo, error) {
 	}
 }
 
-// environment is inherited, so that credentials given by it go on working. A container rarely runs as the
-// user who owns the checkout: git is told by command-scope configuration that this one work tree is safe.
-func environment(inherited []string, top string) []string {
-	count := 0
-	env := slices.DeleteFunc(slices.Clone(inherited), func(entry string) bool {
+// needed are the variables of git and ssh, so that credentials given by them go on working; with CI_JOB_TOKEN GitLab's own
+// credential helper logs in.
+var needed = []string{"GIT_*", "SSH_AUTH_SOCK", "SSH_ASKPASS", "XDG_CONFIG_HOME", "CI_JOB_TOKEN"}
+
+// environment is what git gets of inherited, and how many keys of the configuration that sets.
+func environment(inherited []string) (env []string, count int) {
+	env = slices.DeleteFunc(child.Environment(inherited, needed...), func(entry string) bool {
 		name, value, _ := strings.Cut(entry, "=")
 		switch name {
 		case "GIT_CONFIG_COUNT":
@@ -80,15 +90,12 @@ func environment(inherited []string, top string) []string {
 				count = n
 			}
 			return true
-		case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_TRACE", "GIT_TRACE_CURL", "LANGUAGE":
+		case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE":
 			return true
 		}
-		return false
+		return strings.HasPrefix(name, "GIT_TRACE") // it would be taken for what git says
 	})
-	n := strconv.Itoa(count)
-	return append(env,
-		"LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0",
-		"GIT_CONFIG_COUNT="+strconv.Itoa(count+1), "GIT_CONFIG_KEY_"+n+"=safe.directory", "GIT_CONFIG_VALUE_"+n+"="+top)
+	return append(env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0"), count
 }
 
 // failure is a git command that ended with another exit code than 0.
@@ -105,10 +112,16 @@ func (f *failure) Error() string {
 	return fmt.Sprintf("git %s: %s", f.command, f.stderr)
 }
 
-var credentials = regexp.MustCompile(`://[^/@\s]+@`)
-
 // run gives the standard output of git. The error of a refused command is a *failure.
 func (r *Repo) run(ctx context.Context, stdin string, args ...string) (string, error) {
+	if r.foreign {
+		if err := r.tame(ctx); err != nil {
+			return "", err
+		}
+	}
+	if end, ok := otherEnd[args[0]]; ok && r.tamed {
+		args = slices.Insert(slices.Clone(args), 1, end)
+	}
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir, cmd.Env = r.top, r.env
 	cmd.WaitDelay = 5 * time.Second // a helper of git may hold the pipes
@@ -128,7 +141,7 @@ func (r *Repo) run(ctx context.Context, stdin string, args ...string) (string, e
 	case errors.Is(err, exec.ErrNotFound):
 		return "", fault.Errorf(fault.Failed, "git is not installed").WithHint("use the image of this step, or install git")
 	case errors.As(err, &exit):
-		text := credentials.ReplaceAllString(strings.TrimSpace(stderr.String()), "://***@")
+		text := (*secret.Known)(nil).Redact(strings.TrimSpace(stderr.String()))
 		text = strings.Join(strings.Fields(strings.TrimPrefix(text, "fatal: ")), " ")
 		return "", &failure{args[0], text, exit.ExitCode()}
 	}

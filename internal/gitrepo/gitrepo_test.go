@@ -402,12 +402,101 @@ func TestOfEightTagsOnDifferentCommitsOneWins(t *testing.T) {
 }
 
 func TestEnvironmentKeepsInheritedConfiguration(t *testing.T) {
-	env := environment([]string{"A=b", "GIT_DIR=/x", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http.extraHeader", "GIT_CONFIG_VALUE_0=X: y"}, "/w")
-	got := strings.Join(env, "|")
-	const want = "A=b|GIT_CONFIG_KEY_0=http.extraHeader|GIT_CONFIG_VALUE_0=X: y|LC_ALL=C|GIT_TERMINAL_PROMPT=0|GIT_OPTIONAL_LOCKS=0|" +
-		"GIT_CONFIG_COUNT=2|GIT_CONFIG_KEY_1=safe.directory|GIT_CONFIG_VALUE_1=/w"
+	env, count := environment([]string{"HOME=b", "GIT_DIR=/x", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http.extraHeader", "GIT_CONFIG_VALUE_0=X: y"})
+	r := Repo{env: env, configured: count}
+	r.configure("safe.directory", "/w")
+	got := strings.Join(r.env, "|")
+	const want = "HOME=b|GIT_CONFIG_KEY_0=http.extraHeader|GIT_CONFIG_VALUE_0=X: y|LC_ALL=C|GIT_TERMINAL_PROMPT=0|GIT_OPTIONAL_LOCKS=0|" +
+		"GIT_CONFIG_KEY_1=safe.directory|GIT_CONFIG_VALUE_1=/w|GIT_CONFIG_COUNT=2"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// git and what it starts have none of our secrets.
+func TestGitHasNoSecretsOfOurs(t *testing.T) {
+	for _, name := range []string{"INPUT_TOKEN", "INPUT_REGISTRY-PASSWORD", "BACKSTEP_REGISTRY_PASSWORD", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "DSN"} {
+		t.Setenv(name, "hunter2")
+	}
+	_, work := origin(t)
+	commit(t, work, "one")
+	said := filepath.Join(t.TempDir(), "said")
+	git(t, work, "config", "core.fsmonitor", "env >"+said+"; false")
+	if _, err := open(t, work).Dirty(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(said)
+	if err != nil || !strings.Contains(string(text), "PATH=") || strings.Contains(string(text), "hunter2") {
+		t.Errorf("a child of git has %s, %v", text, err)
+	}
+}
+
+// What a repository of another user names as a program never runs, by whatever key, hook or file; what it has else goes on to
+// count.
+func TestStrangersConfigurationRunsNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a folder away")
+	}
+	url, work := origin(t)
+	commit(t, work, "one")
+	push(t, work)
+	trap := t.TempDir()
+	program := filepath.Join(trap, "run")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho \"$0 $*\" >>"+trap+"/ran\nexec git-upload-pack \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(work, ".gitattributes"), []byte("* filter=f diff=d merge=m\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	git(t, work, "config", "http.extraHeader", "Authorization: basic x")
+	extra := filepath.Join(trap, "config")
+	for _, key := range []string{"core.fsmonitor", "core.askPass", "core.pager", "core.alternateRefsCommand", "credential.helper", "filter.f.clean", "filter.f.process",
+		"diff.external", "diff.d.textconv", "diff.d.command", "merge.m.driver", "gpg.program", "remote.origin.uploadpack", "remote.origin.receivepack", "core.sshCommand", "core.gitProxy"} {
+		git(t, work, "config", key, program)
+		git(t, work, "config", "--file", extra, key, program)
+	}
+	git(t, work, "config", "filter.f.required", "true")
+	git(t, work, "config", "include.path", extra)
+	git(t, work, "config", "protocol.ext.allow", "always")
+	git(t, work, "config", "log.showSignature", "true")
+	for _, name := range []string{"reference-transaction", "pre-push", "post-index-change", "fsmonitor-watchman", "pre-auto-gc", "post-checkout"} {
+		if err := os.Symlink(program, filepath.Join(work, ".git", "hooks", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := filepath.WalkDir(work, func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, 12345, 12345))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	everything := func() {
+		r := open(t, work)
+		if _, err := r.Dirty(t.Context()); err != nil {
+			t.Error(err)
+		}
+		head, err := r.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.RemoteTags(t.Context(), "")
+		r.Since(t.Context(), Tag{})
+		r.Origin(t.Context())
+		r.CreateTag(t.Context(), "v1.0.0", head.Hash, "one")
+		r.complete(t.Context(), head.Hash)
+		if out, err := r.run(t.Context(), "", "config", "http.extraHeader"); err != nil || !strings.Contains(out, "basic x") {
+			t.Errorf("the credentials of the checkout: %q, %v", out, err)
+		}
+	}
+	for _, address := range []string{url, "ext::" + program + " %S", "ssh://git@127.0.0.1:1/x", "git://127.0.0.1:1/x"} {
+		git(t, work, "-c", "safe.directory=*", "config", "--file", filepath.Join(work, ".git", "config"), "remote.origin.url", address)
+		if err := os.Chown(filepath.Join(work, ".git", "config"), 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		everything()
+		if ran, err := os.ReadFile(filepath.Join(trap, "ran")); err == nil {
+			t.Errorf("origin %s: this ran:\n%s", address, ran)
+			os.Remove(filepath.Join(trap, "ran"))
+		}
 	}
 }
 

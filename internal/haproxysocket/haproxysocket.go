@@ -58,10 +58,15 @@ func Stats(ctx context.Context, path string) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseStats(text)
+}
+
+// parseStats reads the answer to show stat.
+func parseStats(text string) ([]Row, error) {
 	text, ok := strings.CutPrefix(text, "# ")
 	lines := csv.NewReader(strings.NewReader(text))
 	all, err := lines.ReadAll()
-	if err != nil || !ok {
+	if err != nil || !ok || len(all) == 0 {
 		return nil, fmt.Errorf("haproxy: unexpected answer to show stat: %.200q", text)
 	}
 	var rows []Row

@@ -19,6 +19,8 @@ type Run struct {
 type Host interface {
 	// Name is github, gitlab or plain.
 	Name() string
+	// Secrets names the variables in which the host hands secrets to a job.
+	Secrets() []string
 	// Run tells the run from the host's own variables.
 	Run() Run
 	// Input is the value of the input called name and the variable it came from; "" is unset.
@@ -35,7 +37,12 @@ type Keeper interface {
 	Handed(name string) (value, source string)
 }
 
-// Masker keeps a secret out of the host's logs. It is called before anything is logged.
+// Besider keeps a text that strangers have a part in where no later job takes it for a variable.
+type Besider interface {
+	Beside(name, value string) error
+}
+
+// Masker keeps a secret out of the host's logs. It is called before anything is done with the secret.
 type Masker interface{ Mask(secret string) }
 
 // Summarizer shows Markdown on the run's page.
@@ -72,5 +79,7 @@ type Kind struct {
 // Environment is what a host reads and writes: the process's own, or a test's.
 type Environment struct {
 	Getenv func(string) string
-	Stdout func(line string) // one line for the host or for the reader of values
+	Stdout func(line string) // prints one line for the reader of values
+	// Command tells the host one line that it obeys. What is in it has to be escaped: nothing else does that.
+	Command func(line string)
 }

@@ -24,7 +24,7 @@ const module = "github.com/backstep/backstep/"
 // parent: a parent holds the contract, its children implement it. A name that ends in / stands for
 // everything below it.
 var floors = [][]string{
-	{"internal/fault", "internal/secret"}, // words
+	{"internal/fault", "internal/secret", "internal/outfile", "internal/child"}, // words
 	{"internal/release"},
 	{"internal/input"},
 	{"internal/bump", "internal/plan", "internal/verdict", "internal/verdict/"},                   // decisions: pure
@@ -202,6 +202,63 @@ func TestBreachesAreSeen(t *testing.T) {
 		if got := banned(c.name, c.imported); (got != "") != c.banned {
 			t.Errorf("%s imports %s: %q", c.name, c.imported, got)
 		}
+	}
+}
+
+// direct are the names that go around what makes them safe, and the rooms that may use them.
+var direct = []struct{ name, rooms, instead string }{
+	{"os.Stdout", "internal/cli internal/step/demo cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
+	{"os.Stderr", "internal/cli cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
+	{"fmt.Print", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
+	{"fmt.Printf", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
+	{"fmt.Println", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
+	{"os.Environ", "internal/gitrepo internal/probe/command internal/builder/docker internal/step/demo internal/cli internal/registry/registrytest bench/", "a child gets child.Environment"},
+	{"os.WriteFile", "internal/step/demo internal/probe/probetest internal/router/routertest internal/registry/registrytest bench/", "outfile.Write follows no link"},
+	{"os.Create", "bench/", "outfile.Write follows no link"},
+}
+
+// around lists where a file uses a name of direct outside of its rooms.
+func around(name string, src []byte, room string) (faults []string, err error) {
+	file, err := parser.ParseFile(token.NewFileSet(), name, src, 0)
+	if err != nil {
+		return nil, err
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		s, ok := n.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		from, ok := s.X.(*ast.Ident)
+		for _, d := range direct {
+			if ok && d.name == from.Name+"."+s.Sel.Name && !in(strings.Fields(d.rooms), room) {
+				faults = append(faults, fmt.Sprintf("%s: %s: %s", name, d.name, d.instead))
+			}
+		}
+		return true
+	})
+	return faults, nil
+}
+
+// Nothing goes around the printer, the environment of children and the files that follow no link.
+func TestNothingGoesAround(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, name := range p.GoFiles {
+			src, err := os.ReadFile(filepath.Join(p.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			faults, err := around(p.ImportPath+"/"+name, src, strings.TrimPrefix(p.ImportPath, module))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range faults {
+				t.Error(f)
+			}
+		}
+	}
+	planted := []byte("package x\nfunc f() { fmt.Println(os.Environ()) }\n")
+	if faults, err := around("x.go", planted, "internal/step/deploy"); err != nil || len(faults) != 2 {
+		t.Errorf("planted: %q, %v", faults, err)
 	}
 }
 

@@ -52,8 +52,9 @@ type Input struct {
 
 // Output is one declared output. It is written through the variable that declares it.
 type Output struct {
-	Name string // kebab-case
-	Help string
+	Name    string // kebab-case
+	Help    string
+	Foreign bool // it repeats what strangers have said: commits, servers, applications
 }
 
 // Bind declares an input that parse writes to *p.
@@ -169,14 +170,23 @@ func List(p *[]string, name, help string) Input {
 }
 
 // Map declares keys with values. No fault repeats a value: it can be a secret.
-func Map(p *map[string]string, name, help string) Input { return keyed(p, name, help, anyKey) }
+func Map(p *map[string]string, name, help string) Input {
+	return keyed(p, name, help, anyKey, func(text string) string { return text })
+}
 
-// Env declares environment variables with their values.
-func Env(p *map[string]string, name, help string) Input { return keyed(p, name, help, variableKey) }
+// Secrets declares keys with values that can be secrets.
+func Secrets(p *map[string]secret.Value, name, help string) Input {
+	return keyed(p, name, help, anyKey, secret.New)
+}
 
-func keyed(p *map[string]string, name, help string, check func(string) error) Input {
+// Env declares environment variables with their values, which can be secrets.
+func Env(p *map[string]secret.Value, name, help string) Input {
+	return keyed(p, name, help, variableKey, secret.New)
+}
+
+func keyed[T any](p *map[string]T, name, help string, check func(string) error, made func(string) T) Input {
 	return Input{Name: name, Help: help, Type: MapOf, key: check, set: func(values []string) error {
-		m := make(map[string]string, len(values))
+		m := make(map[string]T, len(values))
 		for i, line := range values {
 			key, value, ok := strings.Cut(line, "=")
 			if !ok {
@@ -188,7 +198,7 @@ func keyed(p *map[string]string, name, help string, check func(string) error) In
 			if _, twice := m[key]; twice {
 				return fmt.Errorf("%s is there twice", key)
 			}
-			m[key] = value
+			m[key] = made(value)
 		}
 		*p = m
 		return nil
@@ -198,7 +208,7 @@ func keyed(p *map[string]string, name, help string, check func(string) error) In
 // Sections declares named groups of inputs. Inner declares those of one group, bound to its value.
 func Sections[T any](p *map[string]T, name, help string, inner func(*T) []Input) Input {
 	return Input{Name: name, Help: help, Type: SectionsOf, key: sectionKey, Inner: inner(new(T)), set: func(values []string) error {
-		grouped := map[string]map[string][]string{}
+		grouped := map[string]map[string][]secret.Value{}
 		for _, line := range values {
 			key, value, _ := strings.Cut(line, "=")
 			section, rest, _ := strings.Cut(key, ".")
@@ -207,10 +217,10 @@ func Sections[T any](p *map[string]T, name, help string, inner func(*T) []Input)
 				value = sub + "=" + value
 			}
 			if grouped[section] == nil {
-				grouped[section] = map[string][]string{}
+				grouped[section] = map[string][]secret.Value{}
 			}
 			if of != "" {
-				grouped[section][of] = append(grouped[section][of], value)
+				grouped[section][of] = append(grouped[section][of], secret.New(value))
 			}
 		}
 		all := map[string]T{}
@@ -320,10 +330,13 @@ func (in Input) Set(values []string) error {
 
 // Assign sets every input from the values under its name, else from its default. Names that are not declared are ignored: a
 // newer version may have written them.
-func Assign(inputs []Input, values map[string][]string) error {
+func Assign(inputs []Input, values map[string][]secret.Value) error {
 	var faults []error
 	for _, in := range inputs {
-		given := values[in.Name]
+		var given []string
+		for _, v := range values[in.Name] {
+			given = append(given, v.Reveal())
+		}
 		if len(given) == 0 && in.Default != "" {
 			given = []string{in.Default}
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 func TestTime(t *testing.T) {
@@ -23,8 +24,9 @@ func TestTime(t *testing.T) {
 
 // A map can hold secrets: what is wrong with a line is said without the line.
 func TestMap(t *testing.T) {
-	var got map[string]string
-	all, env := input.Map(&got, "labels", "Labels."), input.Env(&got, "env", "Variables.")
+	var labels map[string]string
+	var variables map[string]secret.Value
+	all, env := input.Map(&labels, "labels", "Labels."), input.Env(&variables, "env", "Variables.")
 	for _, c := range []struct {
 		in    input.Input
 		lines []string

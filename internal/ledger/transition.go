@@ -180,9 +180,18 @@ func AdoptNote(newest Event, note plan.Note, stamp Stamp) (Event, error) {
 	return e, nil
 }
 
+// endVerify is end for a verify, whose intent says what it judges. One that does not was not written by us.
+func endVerify(newest Event, key Key, kind Kind, stamp Stamp) (Intent, Event, error) {
+	in, e, err := end(newest, key, kind, stamp)
+	if err == nil && in.From == nil {
+		err = fault.Errorf(fault.HalfWay, "finish event %d: it does not say what it judges", key.Seq).WithHint("look at who wrote it: backstep history")
+	}
+	return in, e, err
+}
+
 // Pass ends a verify: what it judged is good, and the last good release.
 func Pass(newest Event, key Key, evidence string, stamp Stamp) (Event, error) {
-	in, e, err := end(newest, key, Verified, stamp)
+	in, e, err := endVerify(newest, key, Verified, stamp)
 	if err != nil {
 		return Event{}, err
 	}
@@ -195,7 +204,7 @@ func Pass(newest Event, key Key, evidence string, stamp Stamp) (Event, error) {
 
 // Reject ends a verify with a fail verdict that moves nothing: what it judged is not good.
 func Reject(newest Event, key Key, evidence string, stamp Stamp) (Event, error) {
-	in, e, err := end(newest, key, Rejected, stamp)
+	in, e, err := endVerify(newest, key, Rejected, stamp)
 	if err != nil {
 		return Event{}, err
 	}
@@ -209,7 +218,7 @@ func Reject(newest Event, key Key, evidence string, stamp Stamp) (Event, error) 
 
 // Disarm ends a verify that came to no verdict.
 func Disarm(newest Event, key Key, reason, evidence string, stamp Stamp) (Event, error) {
-	in, e, err := end(newest, key, Disarmed, stamp)
+	in, e, err := endVerify(newest, key, Disarmed, stamp)
 	if err != nil {
 		return Event{}, err
 	}

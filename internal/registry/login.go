@@ -35,7 +35,7 @@ func (l *Login) Inputs() []input.Input {
 }
 
 // Client is a client that logs in to the registry of repository, and to all others as docker login has it.
-func (l *Login) Client(h host.Host, repository string) (*Client, error) {
+func (l *Login) Client(h host.Host, secrets *secret.Known, repository string) (*Client, error) {
 	c := New()
 	c.host, _, _ = strings.Cut(repository, "/")
 	c.plain, c.realm = l.plain, l.realm
@@ -58,7 +58,7 @@ func (l *Login) Client(h host.Host, repository string) (*Client, error) {
 				WithHint("on GitLab: id_tokens of the job, and registry-password with that variable")
 		}
 		known.issuer = issuer
-		known.masker, _ = h.(host.Masker)
+		known.secrets = secrets
 	}
 	c.login = known
 	return c, nil
@@ -67,8 +67,8 @@ func (l *Login) Client(h host.Host, repository string) (*Client, error) {
 // login is the credentials of a Login; a token is asked for when it is needed.
 type login struct {
 	Login
-	issuer host.Issuer
-	masker host.Masker
+	issuer  host.Issuer
+	secrets *secret.Known
 }
 
 var _ authn.ContextAuthenticator = (*login)(nil)
@@ -86,10 +86,7 @@ func (l *login) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, er
 	if err != nil {
 		return nil, fault.Inputf("ask for an OIDC token for %s: %w", l.audience, err).WithHint("the job needs: permissions: id-token: write")
 	}
-	if l.masker != nil {
-		l.masker.Mask(token)
-	}
-	return &authn.AuthConfig{Username: l.username, Password: token}, nil
+	return &authn.AuthConfig{Username: l.username, Password: l.secrets.Learn(token).Reveal()}, nil
 }
 
 // authenticator is what is known for the registry of this name.

@@ -13,6 +13,7 @@ import (
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // issuer is a host that gives OIDC tokens.
@@ -37,7 +38,11 @@ func login(t *testing.T, h host.Host, repository string, given map[string]string
 	if err := input.Read(l.Inputs(), func(in input.Input) (string, string) { return given["registry-"+in.Name[len("registry-"):]], "" }); err != nil {
 		t.Fatal(err)
 	}
-	return l.Client(h, repository)
+	var tell func(string)
+	if m, ok := h.(host.Masker); ok {
+		tell = m.Mask
+	}
+	return l.Client(h, secret.NewKnown(tell), repository)
 }
 
 func TestLogin(t *testing.T) {

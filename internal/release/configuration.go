@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // Fingerprint names a configuration: 16 lower-case hexadecimal digits; "" is the one that sets nothing.
@@ -50,26 +52,26 @@ func (c Configuration) Fingerprint() Fingerprint {
 	return Fingerprint(hex.EncodeToString(sum[:8]))
 }
 
-// Secrets finds today's value of a secret: that of the variable, or of what took its place under the name and the key. It is ""
+// Secrets finds today's value of a secret: that of the variable, or of what took its place under the name and the key. It is zero
 // when it is not set.
-type Secrets func(name, key, variable string) string
+type Secrets func(name, key, variable string) secret.Value
 
 // Fill is the configuration as the inputs take it, with today's secrets. The error names all that are not set.
-func (c Configuration) Fill(secret Secrets) (map[string][]string, error) {
-	filled := map[string][]string{}
+func (c Configuration) Fill(find Secrets) (map[string][]secret.Value, error) {
+	filled := map[string][]secret.Value{}
 	var unset []error
 	for _, name := range slices.Sorted(maps.Keys(c)) {
 		for _, v := range c[name] {
 			text := v.Text
 			if v.Secret != "" {
-				if text = secret(name, v.Key, v.Secret); text == "" {
+				if text = find(name, v.Key, v.Secret).Reveal(); text == "" {
 					unset = append(unset, fmt.Errorf("%s takes its value from the environment variable %s, which is not set or empty", v.place(name), v.Secret))
 				}
 			}
 			if v.Key != "" {
 				text = v.Key + "=" + text
 			}
-			filled[name] = append(filled[name], text)
+			filled[name] = append(filled[name], secret.New(text))
 		}
 	}
 	return filled, errors.Join(unset...)
@@ -77,13 +79,13 @@ func (c Configuration) Fill(secret Secrets) (map[string][]string, error) {
 
 // Changed names the environment variables whose secrets are not what they were when the configuration was made. Those that are not
 // set now, and those that another key was used for, are left out.
-func (c Configuration) Changed(key []byte, secret Secrets) []string {
+func (c Configuration) Changed(key []byte, find Secrets) []string {
 	var changed []string
 	for name, values := range c {
 		for _, v := range values {
 			now := ""
 			if v.Secret != "" {
-				now = secret(name, v.Key, v.Secret)
+				now = find(name, v.Key, v.Secret).Reveal()
 			}
 			if now != "" && Print(key, v.place(name), now) != v.Print {
 				changed = append(changed, v.Secret)
@@ -110,12 +112,12 @@ func (c Configuration) Differs(other Configuration) []string {
 }
 
 // Prints is one fingerprint of all secrets as they are now.
-func (c Configuration) Prints(key []byte, secret Secrets) string {
+func (c Configuration) Prints(key []byte, find Secrets) string {
 	all := ""
 	for _, name := range slices.Sorted(maps.Keys(c)) {
 		for _, v := range c[name] {
 			if v.Secret != "" {
-				all += Print(key, v.place(name), secret(name, v.Key, v.Secret))
+				all += Print(key, v.place(name), find(name, v.Key, v.Secret).Reveal())
 			}
 		}
 	}
@@ -126,13 +128,13 @@ func (c Configuration) Prints(key []byte, secret Secrets) string {
 }
 
 // Sealed is the configuration with the fingerprints of its secrets under the key.
-func (c Configuration) Sealed(key []byte, getenv func(variable string) string) Configuration {
+func (c Configuration) Sealed(key []byte, today func(variable string) secret.Value) Configuration {
 	sealed := Configuration{}
 	for name, values := range c {
 		values = slices.Clone(values)
 		for i, v := range values {
 			if v.Secret != "" {
-				values[i].Print = Print(key, v.place(name), getenv(v.Secret))
+				values[i].Print = Print(key, v.place(name), today(v.Secret).Reveal())
 			}
 		}
 		sealed[name] = values

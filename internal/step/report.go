@@ -14,7 +14,8 @@ type Report struct {
 	Rows     [][2]string
 	Timeline []string // what happened, in order
 	Chart    Chart
-	Incident bool // somebody has to act: the report leads to the runbook
+	Incident bool   // somebody has to act: the report leads to the runbook
+	Notes    string // Markdown that ends it
 }
 
 // Chart is lines over time, all of them from 0 to 100 %.
@@ -62,6 +63,16 @@ func Partial(done, notTried plan.Plan, failed string) [][2]string {
 	return rows
 }
 
+// redacted is the report without secrets. They are looked for before the text becomes Markdown, which writes it otherwise.
+func (r Report) redacted(redact func(string) string) Report {
+	rows := make([][2]string, len(r.Rows))
+	for i, row := range r.Rows {
+		rows[i] = [2]string{redact(row[0]), redact(row[1])}
+	}
+	r.Title, r.Rows, r.Notes = redact(r.Title), rows, redact(r.Notes)
+	return r
+}
+
 // Markdown is the report as a heading, a table and a mermaid timeline.
 func (r Report) Markdown() string {
 	var b strings.Builder
@@ -91,6 +102,9 @@ func (r Report) Markdown() string {
 		}
 		b.WriteString("```\n")
 	}
+	if r.Notes != "" {
+		b.WriteString("\n" + r.Notes)
+	}
 	if r.Incident {
 		b.WriteString("\n[Runbook: what to do now](" + runbook + ")\n")
 	}
@@ -102,7 +116,7 @@ const runbook = "https://github.com/backstep/backstep/blob/main/docs/runbook.md"
 
 // cell keeps text from leaving its table cell or becoming markup.
 func cell(s string) string {
-	return strings.NewReplacer("\r", " ", "\n", " ", "|", "\\|", "<", "&lt;", ">", "&gt;",
+	return strings.NewReplacer("\\", "\\\\", "&", "&amp;", "\r", " ", "\n", " ", "|", "\\|", "<", "&lt;", ">", "&gt;",
 		"`", "\\`", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]").Replace(s)
 }
 

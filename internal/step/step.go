@@ -12,6 +12,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // Step is one step, or one operator command. A constructor returns a fresh one each time, so that nothing
@@ -35,8 +36,11 @@ type Runtime struct {
 	Log    *slog.Logger
 	Stdout io.Writer // values only
 	Stderr io.Writer
-	Getenv func(string) string
-	Now    func() time.Time
+	// Terminal is where a picture can be drawn, in the terminal's own language; nil when there is none.
+	Terminal io.Writer
+	Secrets  *secret.Known // what must not leave: it is redacted from all that is printed, and from what is stored
+	Getenv   func(string) string
+	Now      func() time.Time
 }
 
 // Value is what one declared output is set to.
@@ -49,7 +53,14 @@ type Value struct {
 func (rt *Runtime) Outputs(values ...Value) error {
 	var faults []error
 	for _, v := range values {
-		if err := rt.Host.Output(v.Output.Name, v.Value); err != nil {
+		write := rt.Host.Output
+		if v.Output.Foreign {
+			v.Value = rt.Secrets.Redact(v.Value)
+			if b, ok := rt.Host.(host.Besider); ok {
+				write = b.Beside
+			}
+		}
+		if err := write(v.Output.Name, v.Value); err != nil {
 			faults = append(faults, fmt.Errorf("write output %s: %w", v.Output.Name, err))
 		}
 	}
@@ -65,10 +76,10 @@ func (rt *Runtime) Changed(err error) error {
 	return fault.Errorf(fault.HalfWay, "the change is made, but not handed on: %w", err).WithHint("%s", fault.HintOf(err))
 }
 
-// Summary shows markdown on the run's page where the host has one.
-func (rt *Runtime) Summary(markdown string) {
+// Summary shows the report on the run's page where the host has one.
+func (rt *Runtime) Summary(r Report) {
 	if s, ok := rt.Host.(host.Summarizer); ok {
-		if err := s.Summary(markdown); err != nil {
+		if err := s.Summary(r.redacted(rt.Secrets.Redact).Markdown()); err != nil {
 			rt.Log.Warn("the summary could not be written", "error", err)
 		}
 	}

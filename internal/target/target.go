@@ -10,6 +10,7 @@ import (
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // ErrUnreachable is wrapped by the error of a target that cannot be reached.
@@ -83,14 +84,14 @@ func Employ(ctx context.Context, t Target, by plan.Token, id release.ID) error {
 
 // Started is what a release is started with.
 type Started struct {
-	Values map[string][]string   // of the inputs that are OfRelease, by their names, with today's secrets; defaults are left out
-	Config release.Configuration // what they come from, to be kept with what runs
+	Values map[string][]secret.Value // of the inputs that are OfRelease, by their names, with today's secrets; defaults are left out
+	Config release.Configuration     // what they come from, to be kept with what runs
 	// Secrets is a fingerprint of all secrets among the values: another one means that one of them has changed.
 	Secrets string
 }
 
 // Variables are the environment variables among the values, as KEY=VALUE.
-func (s Started) Variables() []string { return s.Values["env"] }
+func (s Started) Variables() []secret.Value { return s.Values["env"] }
 
 // Environment is what a target may need of its surroundings.
 type Environment struct {

@@ -55,28 +55,43 @@ func (a api) push(ctx context.Context, repository, name string) error {
 	return nil
 }
 
-// excluded are the patterns of .dockerignore. What the engine itself needs is never one of them.
+// excluded are the patterns of what is not packed: .git, whose configuration holds credentials, unless they are given back by
+// !.git, and those of the Dockerfile's own .dockerignore, else of the context's. What the engine itself needs is never one of
+// them.
 func excluded(r builder.Request) ([]string, error) {
-	f, err := os.Open(filepath.Join(r.Context, ".dockerignore"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	patterns := []string{"**/.git"}
+	for _, name := range []string{r.Dockerfile + ".dockerignore", ".dockerignore"} {
+		f, err := os.Open(filepath.Join(r.Context, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		given, err := ignorefile.ReadAll(f)
+		return append(append(patterns, given...), "!"+r.Dockerfile), err
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	patterns, err := ignorefile.ReadAll(f)
-	return append(patterns, "!"+r.Dockerfile), err
+	return patterns, nil
 }
 
-func (a api) build(ctx context.Context, r builder.Request) (string, error) {
+// packed is the context as a tar archive, which the caller closes.
+func packed(r builder.Request) (io.ReadCloser, error) {
 	without, err := excluded(r)
 	if err != nil {
-		return "", fault.Inputf("read .dockerignore: %w", err)
+		return nil, fault.Inputf("read .dockerignore: %w", err)
 	}
 	files, err := archive.TarWithOptions(r.Context, &archive.TarOptions{ExcludePatterns: without})
 	if err != nil {
-		return "", fmt.Errorf("pack the context %s: %w", r.Context, err)
+		return nil, fmt.Errorf("pack the context %s: %w", r.Context, err)
+	}
+	return files, nil
+}
+
+func (a api) build(ctx context.Context, r builder.Request) (string, error) {
+	files, err := packed(r)
+	if err != nil {
+		return "", err
 	}
 	defer files.Close()
 	arguments := map[string]*string{}

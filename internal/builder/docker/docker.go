@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/backstep/backstep/internal/builder"
+	"github.com/backstep/backstep/internal/child"
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/release"
@@ -93,15 +95,22 @@ func (command) build(ctx context.Context, r builder.Request) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(folder)
+	files, err := packed(r)
+	if err != nil {
+		return "", err
+	}
+	defer files.Close()
 	identity := filepath.Join(folder, "id")
-	args := []string{"build", "--iidfile", identity, "--file", filepath.Join(r.Context, r.Dockerfile), "--platform", r.OS + "/" + r.Arch}
+	args := []string{"build", "--iidfile", identity, "--file", filepath.ToSlash(r.Dockerfile), "--platform", r.OS + "/" + r.Arch}
 	for _, key := range slices.Sorted(maps.Keys(r.Labels)) {
 		args = append(args, "--label", key+"="+r.Labels[key])
 	}
+	// The values go through the environment: everybody on the machine can read a command line.
+	var values []string
 	for _, key := range slices.Sorted(maps.Keys(r.Arguments)) {
-		args = append(args, "--build-arg", key+"="+r.Arguments[key])
+		args, values = append(args, "--build-arg", key), append(values, key+"="+r.Arguments[key])
 	}
-	if err := run(ctx, append(args, "--", r.Context)...); err != nil {
+	if err := start(ctx, files, values, append(args, "-")...); err != nil {
 		return "", err
 	}
 	id, err := os.ReadFile(identity)
@@ -111,9 +120,18 @@ func (command) build(ctx context.Context, r builder.Request) (string, error) {
 	return strings.TrimSpace(string(id)), nil
 }
 
+// needed are the variables of the docker command.
+var needed = []string{"DOCKER_*", "BUILDKIT_*", "BUILDX_*", "XDG_*", "SSH_AUTH_SOCK"}
+
 // check refuses what belongs into the Dockerfile: leaving it out would build another image.
 func check(r builder.Request) error {
 	var faults []error
+	for _, key := range slices.Sorted(maps.Keys(r.Arguments)) {
+		if key == "PATH" || key == "HOME" || strings.HasPrefix(key, "DOCKER_") || strings.ContainsAny(key, "=\x00") {
+			faults = append(faults, fault.Inputf("build argument %q would change the docker command itself", key).
+				WithHint("give it another name in %s", r.Dockerfile))
+		}
+	}
 	for _, in := range []struct {
 		name  string
 		given bool
@@ -137,8 +155,12 @@ func check(r builder.Request) error {
 }
 
 // run runs docker with these arguments. What it says is part of the error.
-func run(ctx context.Context, args ...string) error {
+func run(ctx context.Context, args ...string) error { return start(ctx, nil, nil, args...) }
+
+// start is run with an input and more variables, as NAME=VALUE.
+func start(ctx context.Context, input io.Reader, variables []string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd.Stdin, cmd.Env = input, append(child.Environment(os.Environ(), needed...), variables...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()

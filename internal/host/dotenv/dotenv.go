@@ -11,39 +11,56 @@ import (
 	"strings"
 
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/outfile"
 )
 
 // Report is a dotenv file. It knows no quotes, so a value that has more than one line goes to
 // backstep-outputs.json beside it only; everything else goes to both.
 type Report struct {
 	Path             string
-	Bytes, Variables int // the most that whoever reads it takes; 0 is any number
+	Bytes, Variables int    // the most that whoever reads it takes; 0 is any number
+	Job              string // as in JSON
+}
+
+func (r Report) beside() JSON {
+	return JSON{Path: filepath.Join(filepath.Dir(r.Path), "backstep-outputs.json"), Job: r.Job}
+}
+
+// Beside writes one output to backstep-outputs.json only.
+func (r Report) Beside(name, value string) error {
+	if ours, err := r.beside().set(name, value); err != nil || ours {
+		return err
+	}
+	return r.write(nil)
 }
 
 // Set writes one output as BACKSTEP_NAME=value; a second value replaces the first. A value that would break a
 // limit is an error, and so that the others survive, the file stays without it.
 func (r Report) Set(name, value string) error {
-	beside := JSON{Path: filepath.Join(filepath.Dir(r.Path), "backstep-outputs.json")}
-	if err := beside.Set(name, value); err != nil {
+	ours, err := r.beside().set(name, value)
+	if err != nil {
 		return err
 	}
-	old, err := os.ReadFile(r.Path)
+	var old []byte
+	if ours {
+		old, err = outfile.Read(r.Path)
+	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	key := input.Variable(name) + "="
-	kept := slices.DeleteFunc(input.Lines(string(old)), func(line string) bool { return strings.HasPrefix(line, key) })
+	kept := slices.DeleteFunc(lines(string(old)), func(line string) bool { return strings.HasPrefix(line, key) })
 	if value == "" || strings.ContainsAny(value, "\r\n") {
-		if len(old) == 0 {
+		if ours && len(old) == 0 {
 			return nil
 		}
 		return r.write(kept)
 	}
-	lines := append(slices.Clone(kept), key+value)
-	if broken := r.broken(lines); broken != "" {
+	all := append(slices.Clone(kept), key+value)
+	if broken := r.broken(all); broken != "" {
 		return errors.Join(r.write(kept), fmt.Errorf("%s would have %s are taken: %s is only in backstep-outputs.json beside it", r.Path, broken, name))
 	}
-	return r.write(lines)
+	return r.write(all)
 }
 
 // broken says which limit the lines break, or "".
@@ -57,7 +74,12 @@ func (r Report) broken(lines []string) string {
 	return ""
 }
 
-func (r Report) write(lines []string) error { return os.WriteFile(r.Path, text(lines), 0o644) }
+func (r Report) write(lines []string) error { return outfile.Write(r.Path, text(lines)) }
+
+// lines is the lines of a file that are not empty, as they are: a space can be part of a value.
+func lines(text string) []string {
+	return strings.FieldsFunc(text, func(c rune) bool { return c == '\n' || c == '\r' })
+}
 
 func text(lines []string) []byte {
 	var b strings.Builder
@@ -70,7 +92,7 @@ func text(lines []string) []byte {
 // Get is what an earlier step has set under name in the file at path, a JSON object when its name ends in .json;
 // "" when there is none.
 func Get(path, name string) string {
-	text, err := os.ReadFile(path)
+	text, err := outfile.Read(path)
 	if err != nil {
 		return ""
 	}
@@ -79,7 +101,7 @@ func Get(path, name string) string {
 		_ = json.Unmarshal(text, &all)
 		return all[name]
 	}
-	for _, line := range input.Lines(string(text)) {
+	for _, line := range lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, input.Variable(name)+"="); ok {
 			return value
 		}
@@ -88,21 +110,38 @@ func Get(path, name string) string {
 }
 
 // JSON is a file with one object; a key that is there already is replaced, the others stay.
-type JSON struct{ Path string }
+type JSON struct {
+	Path string
+	// Job is what only this job can know. Files without it are not ours, and begun anew: somebody may have committed them. ""
+	// takes every file for ours.
+	Job string
+}
+
+// jobKey is where Job stands among the outputs; no output has such a name.
+const jobKey = "$job"
 
 // Set writes one output under its own name.
 func (j JSON) Set(name, value string) error {
+	_, err := j.set(name, value)
+	return err
+}
+
+// set also says whether what was there before was ours.
+func (j JSON) set(name, value string) (ours bool, err error) {
 	all := map[string]string{}
-	data, err := os.ReadFile(j.Path)
+	data, err := outfile.Read(j.Path)
 	if err == nil {
 		err = json.Unmarshal(data, &all)
 	}
+	if ours = j.Job == "" || all[jobKey] == j.Job; !ours {
+		all, err = map[string]string{jobKey: j.Job}, nil
+	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("read %s: %w", j.Path, err)
+		return ours, fmt.Errorf("read %s: %w", j.Path, err)
 	}
 	all[name] = value
 	if data, err = json.MarshalIndent(all, "", "  "); err != nil {
-		return err
+		return ours, err
 	}
-	return os.WriteFile(j.Path, append(data, '\n'), 0o644)
+	return ours, outfile.Write(j.Path, append(data, '\n'))
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/backstep/backstep/internal/host"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 var _ host.Recorder = (*github)(nil)
@@ -43,7 +44,7 @@ func (g *github) Begin(ctx context.Context, d host.Deployment) (func(context.Con
 	if d.Token.IsZero() || repository == "" || g.env.Getenv("GITHUB_API_URL") == "" {
 		return nil, "there is no token for GitHub's API", nil
 	}
-	api := api{base: g.env.Getenv("GITHUB_API_URL") + "/repos/" + repository, token: d.Token.Reveal(), http: &http.Client{Timeout: 10 * time.Second}}
+	api := api{base: g.env.Getenv("GITHUB_API_URL") + "/repos/" + repository, token: d.Token, http: &http.Client{Timeout: 10 * time.Second}}
 	own, err := api.recorded(ctx, d.Environment, run)
 	if refused(err) {
 		return nil, "the token may not: permissions: deployments: write", nil
@@ -100,8 +101,9 @@ func (a api) recorded(ctx context.Context, environment string, run host.Run) (bo
 
 // api calls the REST API of one repository.
 type api struct {
-	base, token string
-	http        *http.Client
+	base  string
+	token secret.Value
+	http  *http.Client
 }
 
 // answeredError is an answer that is no success.
@@ -135,7 +137,7 @@ func (a api) call(ctx context.Context, method, path string, in, out any) error {
 		return err
 	}
 	request.Header.Set("Accept", "application/vnd.github+json")
-	request.Header.Set("Authorization", "Bearer "+a.token)
+	request.Header.Set("Authorization", "Bearer "+a.token.Reveal())
 	request.Header.Set("X-GitHub-Api-Version", "2022-11-28")
 	if in != nil {
 		request.Header.Set("Content-Type", "application/json")

@@ -13,7 +13,7 @@ import (
 func recorder(s *hosttest.Server) host.Recorder {
 	env := map[string]string{"GITHUB_API_URL": s.URL, "GITHUB_REPOSITORY": "acme/shop", "GITHUB_SERVER_URL": "https://github.com",
 		"GITHUB_RUN_ID": "77", "GITHUB_SHA": "abc"}
-	return Kind().New(host.Environment{Getenv: func(k string) string { return env[k] }, Stdout: func(string) {}}).(host.Recorder)
+	return Kind().New(host.Environment{Getenv: func(k string) string { return env[k] }, Command: func(string) {}}).(host.Recorder)
 }
 
 func TestDeployments(t *testing.T) { deployments(t, "") }

@@ -31,7 +31,7 @@ func Kind() host.Kind {
 		Detect: func(getenv func(string) string) bool { return getenv("GITHUB_ACTIONS") == "true" },
 		New: func(env host.Environment) host.Host {
 			return &github{env: env, annotated: map[host.Level]int{},
-				commands: githubactions.New(githubactions.WithGetenv(env.Getenv), githubactions.WithWriter(lines(env.Stdout)))}
+				commands: githubactions.New(githubactions.WithGetenv(env.Getenv), githubactions.WithWriter(lines(env.Command)))}
 		},
 	}
 }
@@ -59,6 +59,11 @@ func (l lines) Write(p []byte) (int, error) {
 }
 
 func (g *github) Name() string { return "github" }
+
+// Secrets are the tokens of a job, as far as a step is given them.
+func (g *github) Secrets() []string {
+	return []string{"GITHUB_TOKEN", "GH_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_RUNTIME_TOKEN"}
+}
 
 // Run reads the variables that GitHub documents.
 func (g *github) Run() host.Run {

@@ -45,7 +45,7 @@ func open(t *testing.T, env map[string]string) (host.Host, *[]string) {
 	t.Helper()
 	var said []string
 	return Kind().New(host.Environment{Getenv: func(k string) string { return env[k] },
-		Stdout: func(line string) { said = append(said, line) }}), &said
+		Command: func(line string) { said = append(said, line) }}), &said
 }
 
 // No value can set another output, whatever is in it.
@@ -132,7 +132,7 @@ func TestToken(t *testing.T) {
 	}))
 	defer server.Close()
 	env := map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": server.URL + "/?v=2", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "ask"}
-	issuer := Kind().New(host.Environment{Getenv: func(k string) string { return env[k] }, Stdout: func(string) {}}).(host.Issuer)
+	issuer := Kind().New(host.Environment{Getenv: func(k string) string { return env[k] }, Command: func(string) {}}).(host.Issuer)
 	if token, err := issuer.Token(t.Context(), "shops"); err != nil || token != "jwt" {
 		t.Errorf("%q, %v", token, err)
 	}

@@ -2,6 +2,10 @@
 package gitlab
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/host/dotenv"
 	"github.com/backstep/backstep/internal/input"
@@ -26,9 +30,17 @@ func Kind() host.Kind {
 
 type gitlab struct{ env host.Environment }
 
-var _ host.Host = gitlab{}
+var (
+	_ host.Host    = gitlab{}
+	_ host.Besider = gitlab{}
+)
 
 func (g gitlab) Name() string { return "gitlab" }
+
+// Secrets are the predefined variables that GitLab masks itself. Its address of the repository has the token in it.
+func (g gitlab) Secrets() []string {
+	return []string{"CI_JOB_TOKEN", "CI_REGISTRY_PASSWORD", "CI_DEPLOY_PASSWORD", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_REPOSITORY_URL"}
+}
 
 // Run reads the predefined variables. A pipeline is the run, and a job its attempt.
 func (g gitlab) Run() host.Run {
@@ -46,7 +58,27 @@ func (g gitlab) Input(name string) (string, string) {
 // Output writes to the dotenv report that the component declares. What a dotenv report cannot hold, such as
 // release notes, goes into a JSON file beside it; a value that would be too much for the report is an error.
 func (g gitlab) Output(name, value string) error {
-	return dotenv.Report{Path: g.path(), Bytes: sizeLimit, Variables: variableLimit}.Set(name, value)
+	return g.report().Set(name, value)
+}
+
+// Beside writes to the JSON file only: GitLab makes variables of a dotenv report, which every later job runs with.
+func (g gitlab) Beside(name, value string) error {
+	return g.report().Beside(name, value)
+}
+
+func (g gitlab) report() dotenv.Report {
+	return dotenv.Report{Path: g.path(), Bytes: sizeLimit, Variables: variableLimit, Job: g.job()}
+}
+
+// job names the job so that nobody can have committed it before: with its token, of which nothing can be told from it.
+func (g gitlab) job() string {
+	id := g.env.Getenv("CI_JOB_ID")
+	if id == "" {
+		return ""
+	}
+	h := hmac.New(sha256.New, []byte(g.env.Getenv("CI_JOB_TOKEN")))
+	h.Write([]byte(id))
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 func (g gitlab) path() string {

@@ -4,9 +4,6 @@ package plain
 
 import (
 	"cmp"
-	"fmt"
-	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +11,8 @@ import (
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/host/dotenv"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/outfile"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // Kind is the plain host. It always detects, so it comes last.
@@ -35,6 +34,11 @@ var (
 )
 
 func (p plain) Name() string { return "plain" }
+
+// Secrets are the tokens of the systems that are known.
+func (p plain) Secrets() []string {
+	return []string{"CI_NETRC_PASSWORD", "DRONE_NETRC_PASSWORD", "DRONE_SYSTEM_SECRET"}
+}
 
 // system is a CI system that is known by its variables. Each field is read from the first of its names that is
 // set; an id is all of its names, joined.
@@ -89,19 +93,10 @@ func (p plain) Run() host.Run {
 		ID:         cmp.Or(get("BACKSTEP_RUN"), strings.Join(id, "-")),
 		URL:        cmp.Or(get("BACKSTEP_RUN_URL"), first(s.url)),
 		Actor:      cmp.Or(get("BACKSTEP_ACTOR"), first(s.actor), get("USER"), get("LOGNAME")),
-		Repository: withoutUser(first(s.repository)),
+		Repository: secret.Address(first(s.repository)),
 		Commit:     first(s.commit),
 		Ref:        first(s.named),
 	}
-}
-
-// withoutUser is an address without the user and password that it may hold: it becomes a label.
-func withoutUser(address string) string {
-	if u, err := url.Parse(address); err == nil && u.User != nil {
-		u.User = nil
-		return u.String()
-	}
-	return address
 }
 
 // Input reads BACKSTEP_, then PLUGIN_, which Drone and Woodpecker set.
@@ -150,11 +145,5 @@ func (p plain) Summary(markdown string) error {
 	if path == "" {
 		return nil
 	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = fmt.Fprintln(f, markdown)
-	return err
+	return outfile.Append(path, []byte(markdown+"\n"))
 }

@@ -46,6 +46,8 @@ func TestRun(t *testing.T) {
 		"Jenkins": {map[string]string{"BUILD_TAG": "jenkins-shop-7", "BUILD_URL": "https://ci/job/7/", "BUILD_USER_ID": "ada", "GIT_COMMIT": "abc",
 			"GIT_URL": "https://ada:token@git.example/shop.git", "GIT_BRANCH": "main"},
 			host.Run{ID: "jenkins-shop-7", URL: "https://ci/job/7/", Actor: "ada", Commit: "abc", Repository: "https://git.example/shop.git", Ref: "main"}},
+		"Jenkins with an address that is none": {map[string]string{"BUILD_TAG": "x", "GIT_URL": "https://ada:to%zzken@git.example/shop.git"},
+			host.Run{ID: "x", Repository: "https://git.example/shop.git"}},
 		"Woodpecker": {map[string]string{"CI_PIPELINE_NUMBER": "7", "CI_PIPELINE_URL": "https://ci/7", "CI_COMMIT_AUTHOR": "ada", "CI_COMMIT_SHA": "abc"},
 			host.Run{ID: "7", URL: "https://ci/7", Actor: "ada", Commit: "abc"}},
 		"Drone": {map[string]string{"DRONE": "true", "DRONE_REPO": "acme/shop", "DRONE_BUILD_NUMBER": "7", "DRONE_BUILD_LINK": "https://ci/7",

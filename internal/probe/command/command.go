@@ -9,14 +9,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/backstep/backstep/internal/child"
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // outputLimit bounds what is kept of a program's output, in bytes.
@@ -28,7 +29,7 @@ func Kind() probe.Kind {
 		Name: "command",
 		Help: "Runs a program, without a shell, that says on its standard output how the release is: {\"outcome\": \"pass\"}, or fail, with \"got\" for what it found. " +
 			"Anything else, and any exit code but 0, is no data. The program finds the release at BACKSTEP_ADDRESS, or at $address in an argument. " +
-			"Of the environment of the job it gets " + strings.Join(needed, ", ") + ", and nothing else: what it needs besides is given with env.",
+			"Of the environment of the job it gets " + strings.Join(child.Needed(), ", ") + ", and nothing else: what it needs besides is given with env.",
 		Every: time.Second,
 		New: func() ([]input.Input, func() (probe.Probe, error)) {
 			p := &question{}
@@ -40,29 +41,9 @@ func Kind() probe.Kind {
 	}
 }
 
-// needed are the variables of the job that any program may need; one that ends in * stands for all that begin so. The
-// others hold our own secrets: the password of the registry, the tokens of the CI system.
-var needed = []string{"PATH", "HOME", "TMPDIR", "LANG", "LC_*", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
-	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
-
-// environment is what of environ is needed.
-func environment(environ []string) []string {
-	var kept []string
-	for _, v := range environ {
-		name, _, _ := strings.Cut(v, "=")
-		if slices.ContainsFunc(needed, func(n string) bool {
-			prefix, all := strings.CutSuffix(n, "*")
-			return n == name || all && strings.HasPrefix(name, prefix)
-		}) {
-			kept = append(kept, v)
-		}
-	}
-	return kept
-}
-
 type question struct {
 	argv []string
-	env  map[string]string
+	env  map[string]secret.Value
 }
 
 func (p *question) open() (probe.Probe, error) {
@@ -84,9 +65,9 @@ func (p *question) Check(ctx context.Context, address string) probe.Result {
 		}
 		var out, complaints bounded
 		c := exec.CommandContext(ctx, argv[0], argv[1:]...)
-		c.Env = environment(os.Environ())
+		c.Env = child.Environment(os.Environ())
 		for name, value := range p.env {
-			c.Env = append(c.Env, name+"="+value) // the last one of a name counts
+			c.Env = append(c.Env, name+"="+value.Reveal()) // the last one of a name counts
 		}
 		c.Env = append(c.Env, "BACKSTEP_ADDRESS="+address)
 		c.Stdout, c.Stderr = &out, &complaints

@@ -4,6 +4,7 @@ package haproxy
 import (
 	"context"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -85,7 +86,7 @@ func sum(row haproxysocket.Row, columns []string) (int, error) {
 	all := 0
 	for _, c := range columns {
 		n, err := strconv.Atoi(row[c])
-		if err != nil {
+		if err != nil || n < 0 || n > math.MaxInt/len(columns) {
 			return 0, fmt.Errorf("haproxy: %s of %s/%s is %q: its mode has to be http", c, row["pxname"], row["svname"], row[c])
 		}
 		all += n

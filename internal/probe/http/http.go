@@ -22,6 +22,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 const (
@@ -41,7 +42,7 @@ func Kind() probe.Kind {
 				input.String(&p.path, "path", "The path to ask for, with its query.").Or("/").
 					Matching(regexp.MustCompile(`^/[^\x00-\x20\x7f]*$`), "/health"),
 				input.String(&p.method, "method", "The method.").OneOf("GET", "HEAD").Or("GET"),
-				input.Map(&p.headers, "headers", "Headers of the request."),
+				input.Secrets(&p.headers, "headers", "Headers of the request."),
 				input.String(&p.host, "host", "The host to ask for; empty is the address of the release. The connection goes to the release all the same: "+
 					"a new release is asked behind the name of the old one."),
 				input.String(&p.scheme, "scheme", "http or https.").OneOf("http", "https").Or("http"),
@@ -63,7 +64,8 @@ type question struct {
 	status                              span
 	body                                *regexp.Regexp
 	wantJSON                            []string
-	headers, wantHeaders                map[string]string
+	headers                             map[string]secret.Value
+	wantHeaders                         map[string]string
 	within                              time.Duration
 	keep                                bool
 	tls                                 probe.TLS
@@ -192,7 +194,7 @@ func (p *question) ask(ctx context.Context, address string) (probe.Outcome, stri
 		return probe.NoData, probe.Line(err.Error())
 	}
 	for key, value := range p.headers {
-		request.Header.Set(key, value)
+		request.Header.Set(key, value.Reveal())
 	}
 	response, err := p.to(address).RoundTrip(request) // a redirect is an answer like any other
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // answerLimit bounds what is read of an answer, in bytes.
@@ -40,7 +41,7 @@ func Kind() probe.Kind {
 				input.String(&m.good, "good", "The query of the requests that did not fail."),
 				input.String(&m.histogram, "histogram", "The query of the latency's buckets, by le: sum by (le) (http_request_duration_seconds_bucket{version=\"$version\"})."),
 				input.List(&m.chosen, "bounds", "The bounds of the histogram that are looked at, in seconds; at most five, which have to be buckets."),
-				input.Map(&m.headers, "headers", "Headers of each query, for example Authorization."),
+				input.Secrets(&m.headers, "headers", "Headers of each query, for example Authorization."),
 			}, func() (probe.Meter, error) { return m.open() }
 		},
 	}
@@ -50,7 +51,7 @@ type meter struct {
 	address, total, errors, good, histogram string
 	chosen                                  []string
 	bounds                                  []float64
-	headers                                 map[string]string
+	headers                                 map[string]secret.Value
 	base                                    *url.URL
 	client                                  *http.Client
 }
@@ -59,7 +60,7 @@ func (m meter) open() (probe.Meter, error) {
 	var err error
 	m.base, err = url.Parse(strings.TrimSuffix(m.address, "/"))
 	if err != nil || m.base.Host == "" || m.base.Scheme != "http" && m.base.Scheme != "https" {
-		return nil, fault.Inputf("url %q: want for example http://prometheus:9090", m.address)
+		return nil, fault.Inputf("url: want for example http://prometheus:9090") // it can hold a password
 	}
 	switch {
 	case m.total == "" && m.histogram == "":
@@ -231,6 +232,9 @@ func (m meter) fromBuckets(buckets []series, totals map[float64]*probe.Totals) e
 	return nil
 }
 
+// countLimit is up to where a float64 holds every whole number.
+const countLimit = 1 << 53
+
 func whole(f float64) int { return int(math.Round(f)) }
 
 // single is the values of a query that has to give one series. None is no data, and so are no values.
@@ -290,7 +294,7 @@ func (m meter) query(ctx context.Context, path, query string, when url.Values) (
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	for key, value := range m.headers {
-		request.Header.Set(key, value)
+		request.Header.Set(key, value.Reveal())
 	}
 	response, err := m.client.Do(request)
 	if err != nil {
@@ -312,7 +316,7 @@ func (m meter) query(ctx context.Context, path, query string, when url.Values) (
 			r.Values = append(r.Values, *r.Value)
 		}
 		for _, p := range r.Values {
-			if !math.IsNaN(p.value) && !math.IsInf(p.value, 0) {
+			if p.value >= 0 && p.value <= countLimit { // what is no number, and no count, is no data
 				s.values[p.at] = p.value
 			}
 		}

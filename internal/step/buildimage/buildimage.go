@@ -59,7 +59,7 @@ func Step() step.Step {
 		Name:    "build-image",
 		Summary: "Make an image and push it by its digest",
 		Doc: "Builder `layers` puts files on a base image, or on nothing, and needs neither a Dockerfile nor a daemon; the same " +
-			"input gives the same digest. Builder `docker` gives a Dockerfile to the local engine. `auto` takes docker when " +
+			"input gives the same digest. Builder `docker` gives a Dockerfile to the local engine, without `.git`, whose configuration holds credentials; `!.git` in .dockerignore gives it back. `auto` takes docker when " +
 			"there is a Dockerfile. Everything in the image has one time: SOURCE_DATE_EPOCH, else that of the commit, else 0.",
 		Inputs: append([]input.Input{
 			input.String(&r.Repository, "repository", "The repository to push to, registry/name.").Must(),
@@ -93,7 +93,7 @@ func run(ctx context.Context, rt *step.Runtime, r builder.Request, o options) er
 	if err != nil {
 		return err
 	}
-	client, err := o.login.Client(rt.Host, r.Repository)
+	client, err := o.login.Client(rt.Host, rt.Secrets, r.Repository)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func run(ctx context.Context, rt *step.Runtime, r builder.Request, o options) er
 		return err
 	}
 	rt.Summary(step.Report{Title: "Built an image", Rows: [][2]string{{"image", image}, {"builder", name + ": " + why},
-		{"tags", strings.Join(r.Tags, ", ")}}}.Markdown())
+		{"tags", strings.Join(r.Tags, ", ")}}})
 	return rt.Outputs(
 		step.Value{Output: outImage, Value: image},
 		step.Value{Output: outDigest, Value: string(digest)},

@@ -27,6 +27,7 @@ import (
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/ledger"
+	"github.com/backstep/backstep/internal/outfile"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/step"
 	"github.com/backstep/backstep/internal/target/process"
@@ -156,7 +157,7 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool, picture s
 
 	var customers traffic
 	s := stage{dir: dir, program: program, repository: repository, address: supervisor.Address(),
-		screen: newScreen(rt.Stderr, &customers, picture != "")}
+		screen: newScreen(rt, &customers, picture != "")}
 	defer s.screen.close()
 
 	if err := s.deployed(ctx, "1.0.0", 0, fault.Done); err != nil {
@@ -200,7 +201,7 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool, picture s
 	s.screen.close()
 	summarize(s.screen.out, r)
 	if picture != "" {
-		if err := os.WriteFile(picture, drawing(s.screen.shown.String()), 0o644); err != nil {
+		if err := outfile.Write(picture, drawing(s.screen.shown.String())); err != nil {
 			return err
 		}
 	}

@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/host"
+	"github.com/backstep/backstep/internal/step"
 )
 
 // screen shows what happens: on a terminal a picture that is drawn anew ten times a second, elsewhere a line
@@ -39,14 +38,14 @@ type screen struct {
 // frame is how often the picture is drawn.
 const frame = 100 * time.Millisecond
 
-func newScreen(out io.Writer, customers *traffic, record bool) *screen {
-	s := &screen{out: out, start: time.Now(), names: map[string]string{}, customers: customers,
+func newScreen(rt *step.Runtime, customers *traffic, record bool) *screen {
+	s := &screen{out: rt.Stderr, start: time.Now(), names: map[string]string{}, customers: customers,
 		stop: make(chan struct{}), stopped: make(chan struct{})}
-	if f, ok := out.(*os.File); ok {
-		s.live = term.IsTerminal(int(f.Fd())) && !record
+	if s.live = rt.Terminal != nil && !record; s.live {
+		s.out = rt.Terminal
 	}
 	if record {
-		s.out = io.MultiWriter(out, &s.shown)
+		s.out = io.MultiWriter(s.out, &s.shown)
 	}
 	go s.run()
 	return s
@@ -161,7 +160,7 @@ func (s *screen) draw() {
 	}
 	b.WriteString("\x1b[J")
 	for _, line := range lines {
-		b.WriteString(line + "\n")
+		b.WriteString(host.Escape(line) + "\n")
 	}
 	s.drawn = len(lines)
 	io.WriteString(s.out, b.String())

@@ -49,7 +49,7 @@ func Step(kinds config.Kinds) step.Step {
 		), page.Inputs()...),
 		Outputs: []input.Output{outRelease, outDigest, outID, outVersion, outPrevious, outSeq},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
-			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
+			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv, Secrets: rt.Secrets}, kinds)
 			if err != nil {
 				return err
 			}
@@ -100,10 +100,10 @@ func incident(rt *step.Runtime, x *executor.Executor, d executor.Deployed, err e
 	if fault.CodeOf(err) == fault.HalfWay {
 		title = "A deploy to %s stopped half-way"
 	}
-	rt.Summary(step.Report{Title: fmt.Sprintf(title, x.Name), Rows: rows, Incident: true}.Markdown())
+	rt.Summary(step.Report{Title: fmt.Sprintf(title, x.Name), Rows: rows, Incident: true})
 }
 
-func summary(x *executor.Executor, d executor.Deployed) string {
+func summary(x *executor.Executor, d executor.Deployed) step.Report {
 	previous := "nothing"
 	if d.Previous.Digest != "" {
 		previous = d.Previous.String()
@@ -114,5 +114,5 @@ func summary(x *executor.Executor, d executor.Deployed) string {
 	}
 	rows = append(rows, [2]string{"strategy", string(x.Config.Strategy)}, [2]string{"took", fmt.Sprintf("%.1f s", d.Took.Seconds())},
 		[2]string{"event", strconv.FormatUint(d.Seq, 10)})
-	return step.Report{Title: fmt.Sprintf("Deployed to %s", x.Name), Rows: rows, Timeline: step.Timeline(d.Plan)}.Markdown()
+	return step.Report{Title: fmt.Sprintf("Deployed to %s", x.Name), Rows: rows, Timeline: step.Timeline(d.Plan)}
 }

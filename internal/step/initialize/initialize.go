@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -159,6 +160,11 @@ func recognised(top, server string) (string, error) {
 
 // write writes the files that are not there and tells of each.
 func (a *answers) write(rt *step.Runtime, dir, system string) error {
+	root, err := os.OpenRoot(dir) // a link in the repository leads nowhere else
+	if err != nil {
+		return err
+	}
+	defer root.Close()
 	for _, w := range written {
 		if !slices.Contains([]string{"", system}, w.system) {
 			continue
@@ -167,11 +173,10 @@ func (a *answers) write(rt *step.Runtime, dir, system string) error {
 		if err != nil {
 			return err
 		}
-		to := filepath.Join(dir, filepath.FromSlash(w.to))
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		if err := root.MkdirAll(path.Dir(w.to), 0o755); err != nil {
 			return err
 		}
-		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		f, err := root.OpenFile(w.to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if errors.Is(err, fs.ErrExist) {
 			fmt.Fprintf(rt.Stdout, "%s is there already, and left as it is\n", w.to)
 			continue

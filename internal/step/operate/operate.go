@@ -31,7 +31,7 @@ func command(kinds config.Kinds, name, summary, doc string, inputs []input.Input
 		Name: name, Summary: summary, Doc: doc, Operator: true,
 		Inputs: append(append(place.Inputs(), inputs...), input.Bool(&asJSON, "json", step.JSONHelp)),
 		Run: func(ctx context.Context, rt *step.Runtime) error {
-			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
+			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv, Secrets: rt.Secrets}, kinds)
 			if err != nil {
 				return err
 			}

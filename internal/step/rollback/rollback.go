@@ -46,7 +46,7 @@ func Step(kinds config.Kinds) step.Step {
 		), page.Inputs()...),
 		Outputs: []input.Output{outRelease, outDigest, outVersion, outLeft, outSeconds, outSeq},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
-			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
+			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv, Secrets: rt.Secrets}, kinds)
 			if err != nil {
 				return err
 			}
@@ -59,7 +59,7 @@ func Step(kinds config.Kinds) step.Step {
 					title = "Rolled back, and a person is needed: %s"
 				}
 				rt.Summary(step.Report{Title: fmt.Sprintf(title, x.Name), Incident: true,
-					Rows: [][2]string{{"to", done.Release.String()}, {"error", err.Error()}, {"hint", fault.HintOf(err)}}}.Markdown())
+					Rows: [][2]string{{"to", done.Release.String()}, {"error", err.Error()}, {"hint", fault.HintOf(err)}}})
 				return err
 			case r.DryRun && done.Already:
 				fmt.Fprintln(rt.Stdout, done.Why)
@@ -78,7 +78,7 @@ func Step(kinds config.Kinds) step.Step {
 			rows := [][2]string{{"serves again", done.Release.String()}, {"because", done.Why},
 				{"left", done.Left.String()}, {"reason", r.Reason}, {"took", seconds + " s"}}
 			rt.Summary(step.Report{Title: fmt.Sprintf("Rolled back %s", x.Name), Rows: slices.Concat(rows, step.Secrets(done.Changed), step.Unwritten(done.Unwritten)),
-				Timeline: step.Timeline(done.Plan), Incident: true}.Markdown())
+				Timeline: step.Timeline(done.Plan), Incident: true})
 			err = rt.Changed(rt.Outputs(
 				step.Value{Output: outRelease, Value: done.Release.Reference()},
 				step.Value{Output: outDigest, Value: string(done.Release.Digest)},

@@ -61,7 +61,7 @@ func Step() step.Step {
 	out.tags = input.Output{Name: "tags", Help: "The tags that the image was given, one a line."}
 	out.image = input.Output{Name: "image", Help: "The image by digest."}
 	out.digest = input.Output{Name: "digest", Help: "The digest of the image."}
-	out.notes = input.Output{Name: "notes", Help: "Release notes in Markdown."}
+	out.notes = input.Output{Name: "notes", Help: "Release notes in Markdown.", Foreign: true}
 	return step.Step{
 		Name:    "semver-tag",
 		Summary: "Decide the next version and tag the image with it",
@@ -115,7 +115,7 @@ func (r *run) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := r.login.Client(r.rt.Host, r.in.image)
+	client, err := r.login.Client(r.rt.Host, r.rt.Secrets, r.in.image)
 	if err != nil {
 		return err
 	}
@@ -485,7 +485,7 @@ func (r *run) write(d decision, rel release.Release, released bool, tags []strin
 		if image != "" {
 			rows = append(rows, [2]string{"image", image}, [2]string{"tags", strings.Join(tags, ", ")})
 		}
-		r.rt.Summary(step.Report{Title: "Version " + d.version.String(), Rows: rows}.Markdown() + "\n" + notes)
+		r.rt.Summary(step.Report{Title: "Version " + d.version.String(), Rows: rows, Notes: notes})
 	}
 	return r.rt.Outputs(
 		step.Value{Output: r.out.version, Value: text(d.version)},

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/backstep/backstep/internal/executor"
 	"github.com/backstep/backstep/internal/fault"
+	"github.com/backstep/backstep/internal/outfile"
 	"github.com/backstep/backstep/internal/step"
 	"github.com/backstep/backstep/internal/verdict/ticks"
 )
@@ -17,7 +17,7 @@ import (
 func keep(e executor.Evidence, record, picture string) error {
 	var faults []error
 	write := func(path string, data []byte) {
-		if err := os.WriteFile(path, data, 0o666); err != nil {
+		if err := outfile.Write(path, data); err != nil {
 			faults = append(faults, fault.Errorf(fault.Failed, "the verdict is written, and its evidence is not: %w", err))
 		}
 	}

@@ -19,7 +19,7 @@ import (
 
 var (
 	outVerdict  = input.Output{Name: "verdict", Help: "pass, fail or unknown."}
-	outReason   = input.Output{Name: "reason", Help: "Why, in one line."}
+	outReason   = input.Output{Name: "reason", Help: "Why, in one line.", Foreign: true}
 	outDigest   = input.Output{Name: "digest", Help: "The digest that was judged."}
 	outRequests = input.Output{Name: "requests", Help: "How many checks and requests of customers were answered or failed."}
 	outErrors   = input.Output{Name: "errors", Help: "How many of them failed."}
@@ -65,7 +65,7 @@ func Step(kinds config.Kinds) step.Step {
 		), page.Inputs()...),
 		Outputs: []input.Output{outVerdict, outReason, outDigest, outRequests, outErrors, outRolled, outSeconds},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
-			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv}, kinds)
+			x, err := place.Open(executor.World{Host: rt.Host, Log: rt.Log, Now: rt.Now, Getenv: rt.Getenv, Secrets: rt.Secrets}, kinds)
 			if err != nil {
 				return err
 			}
@@ -105,7 +105,7 @@ func Step(kinds config.Kinds) step.Step {
 			rows = append(rows, step.Secrets(back.Changed)...)
 			rows = append(rows, step.Unwritten(cmp.Or(back.Unwritten, v.Unwritten))...)
 			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows, Incident: e.Verdict != verdict.Pass,
-				Timeline: step.Timeline(back.Plan), Chart: chart(e.Ways)}.Markdown())
+				Timeline: step.Timeline(back.Plan), Chart: chart(e.Ways)})
 			// What was kept and handed on cannot change how it ended: that comes first, and gives the exit code.
 			err = errors.Join(ending(v, policy(e.Verdict)), rt.Changed(rt.Outputs(values...)), keep(e, record, picture))
 			if back.Release.Digest != "" {
@@ -122,7 +122,7 @@ func incident(rt *step.Runtime, x *executor.Executor, v executor.Verification, e
 		return
 	}
 	rt.Summary(step.Report{Title: fmt.Sprintf("Not verified: %s", x.Name), Incident: true,
-		Rows: [][2]string{{"release", v.Release.String()}, {"error", err.Error()}, {"hint", fault.HintOf(err)}}}.Markdown())
+		Rows: [][2]string{{"release", v.Release.String()}, {"error", err.Error()}, {"hint", fault.HintOf(err)}}})
 }
 
 // ending is the error that gives the exit code of a verdict and of what followed it.

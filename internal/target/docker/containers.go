@@ -20,6 +20,7 @@ import (
 
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // replicas are the containers of one release, those with the traffic first, then by their roles and numbers.
@@ -116,7 +117,7 @@ func (d *docker) specOf(c container.InspectResponse) spec { return d.wholeOf(c).
 // wholeOf is what the release of a container was made with.
 func (d *docker) wholeOf(c container.InspectResponse) spec {
 	config := configOf(c)
-	values, _ := config.Fill(func(_, _, _ string) string { return "" })
+	values, _ := config.Fill(func(_, _, _ string) secret.Value { return secret.Value{} })
 	s, err := specOf(values)
 	if len(config) == 0 || err != nil {
 		return d.spec

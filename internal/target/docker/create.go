@@ -25,6 +25,7 @@ import (
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 )
 
@@ -146,8 +147,12 @@ func (m *maker) outdated(c container.InspectResponse) bool {
 }
 
 // variables are what a release runs with, as KEY=VALUE.
-func variables(r release.Release, own []string) []string {
-	return append([]string{"BACKSTEP_RELEASE=" + string(r.Digest), "BACKSTEP_VERSION=" + r.Version}, own...)
+func variables(r release.Release, own []secret.Value) []string {
+	all := []string{"BACKSTEP_RELEASE=" + string(r.Digest), "BACKSTEP_VERSION=" + r.Version}
+	for _, v := range own {
+		all = append(all, v.Reveal())
+	}
+	return all
 }
 
 // create makes a container. One of a role is idle until its release has the traffic.
@@ -164,7 +169,7 @@ func (m *maker) create(ctx context.Context, role string, number int) error {
 	if role != "" {
 		name, s.restart = name+idleEnd, "no"
 		for _, key := range slices.Sorted(maps.Keys(whole.roles[role].env)) {
-			own = append(slices.Clone(own), key+"="+whole.roles[role].env[key])
+			own = append(slices.Clone(own), secret.New(key+"="+whole.roles[role].env[key].Reveal()))
 		}
 	}
 	labels := m.labels()
@@ -209,7 +214,7 @@ func (m *maker) log(ctx context.Context, s spec) (container.LogConfig, error) {
 // when it cannot write to its own files, and are removed with it.
 const secretsDir = "/run/secrets"
 
-func (m *maker) putSecrets(ctx context.Context, id string, files map[string]string) error {
+func (m *maker) putSecrets(ctx context.Context, id string, files map[string]secret.Value) error {
 	if len(files) == 0 {
 		return nil
 	}
@@ -217,10 +222,11 @@ func (m *maker) putSecrets(ctx context.Context, id string, files map[string]stri
 	w := tar.NewWriter(&text)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		// Who it runs as is not known; in the container there is nobody else.
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o444, Size: int64(len(files[name]))}); err != nil {
+		content := []byte(files[name].Reveal())
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o444, Size: int64(len(content))}); err != nil {
 			return err
 		}
-		if _, err := w.Write([]byte(files[name])); err != nil {
+		if _, err := w.Write(content); err != nil {
 			return err
 		}
 	}

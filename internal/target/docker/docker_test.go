@@ -29,6 +29,7 @@ import (
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router/haproxy"
 	"github.com/backstep/backstep/internal/router/routertest"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 	"github.com/backstep/backstep/internal/target/targettest"
 )
@@ -346,8 +347,8 @@ func TestE2EOptions(t *testing.T) {
 	private := registrytest.Private(t, registrytest.Debian(t), "ada", "pass")
 	d := engine(t, options{spec: spec{port: 8080, networks: []string{name + "-front", name + "-back"}, volumes: []string{name + "-uploads:/var/uploads"}, user: "4711:4711"}},
 		target.Environment{Service: name, Environment: "test", Routed: true, Start: func(release.Release) (target.Started, error) {
-			return target.Started{Values: map[string][]string{"port": {"8080"}, "networks": {name + "-front", name + "-back"},
-				"volumes": {name + "-uploads:/var/uploads"}, "user": {"4711:4711"}, "env": {"SHOP_COLOUR=red; $HOME"}}}, missing
+			return target.Started{Values: map[string][]secret.Value{"port": {secret.New("8080")}, "networks": {secret.New(name + "-front"), secret.New(name + "-back")},
+				"volumes": {secret.New(name + "-uploads:/var/uploads")}, "user": {secret.New("4711:4711")}, "env": {secret.New("SHOP_COLOUR=red; $HOME")}}}, missing
 		}})
 	ctx := t.Context()
 	network := func(end string) {
@@ -382,7 +383,7 @@ func TestE2EOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pushes := must(login.Client(nil, private+"/shop"))
+	pushes := must(login.Client(nil, nil, private+"/shop"))
 	made := t.TempDir()
 	for file, text := range map[string]string{"Dockerfile": "FROM scratch\nCOPY shop /shop\nHEALTHCHECK --interval=1s --retries=1 CMD [\"/shop\", \"healthy\"]\nENTRYPOINT [\"/shop\"]\n"} {
 		if err := os.WriteFile(filepath.Join(made, file), []byte(text), 0o644); err != nil {

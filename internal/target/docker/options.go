@@ -15,6 +15,7 @@ import (
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // options are what a configuration says of the target: how to reach the engine, and what containers are made with.
@@ -35,7 +36,7 @@ type spec struct {
 	entrypoint, command              []string
 	labels, ulimits, health, log     map[string]string
 	hosts                            []string
-	files                            map[string]string // secrets, by their names below /run/secrets
+	files                            map[string]secret.Value // secrets, by their names below /run/secrets
 	stopSignal                       string
 	stopTimeout                      time.Duration
 	gpus                             string
@@ -47,7 +48,8 @@ type spec struct {
 type role struct {
 	replicas            int
 	entrypoint, command []string
-	env, health         map[string]string
+	env                 map[string]secret.Value
+	health              map[string]string
 	memory, cpus        string
 	stopSignal          string
 	stopTimeout         time.Duration
@@ -173,7 +175,7 @@ func or(a, b []string) []string {
 }
 
 // specOf is the spec that values of a configuration make.
-func specOf(values map[string][]string) (spec, error) {
+func specOf(values map[string][]secret.Value) (spec, error) {
 	var s spec
 	err := input.Assign(s.inputs(), values)
 	return s, err

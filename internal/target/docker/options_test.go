@@ -7,14 +7,22 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+
+	"github.com/backstep/backstep/internal/secret"
 )
 
 // Every option arrives where the engine reads it.
 func TestContainerOfSpec(t *testing.T) {
-	s, err := specOf(map[string][]string{"port": {"8080"}, "entrypoint": {"/shop"}, "command": {"serve"}, "stop-signal": {"SIGQUIT"}, "stop-timeout": {"7s"},
+	values := map[string][]secret.Value{}
+	for name, texts := range map[string][]string{"port": {"8080"}, "entrypoint": {"/shop"}, "command": {"serve"}, "stop-signal": {"SIGQUIT"}, "stop-timeout": {"7s"},
 		"healthcheck": {"command=true", "interval=5s", "retries=2"}, "tmpfs": {"/tmp:size=64m", "/run"}, "shm-size": {"256m"}, "extra-hosts": {"db:10.0.0.7"},
 		"security-opt": {"no-new-privileges"}, "cap-drop": {"ALL"}, "gpus": {"all"}, "init": {"true"}, "ulimits": {"nofile=1024:2048", "nproc=64"},
-		"labels": {"team=shop"}, "secrets": {"token=x"}, "roles": {"job.command=work", "job.healthcheck.command=true", "job.stop-timeout=2s", "job.replicas=3"}})
+		"labels": {"team=shop"}, "secrets": {"token=x"}, "roles": {"job.command=work", "job.healthcheck.command=true", "job.stop-timeout=2s", "job.replicas=3"}} {
+		for _, text := range texts {
+			values[name] = append(values[name], secret.New(text))
+		}
+	}
+	s, err := specOf(values)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func (s *Supervisor) fetch(ctx context.Context, r release.Release) error {
 		return fault.Inputf("%s has neither an entrypoint nor a command", r)
 	}
 	root := s.root(r.Digest)
-	if err := unpack(root, image.Layers); err != nil {
+	if err := unpack(ctx, root, image.Layers, imageBounds()); err != nil {
 		return fmt.Errorf("unpack %s: %w", r, err)
 	}
 	return store(root+".json", program{image.Entrypoint, image.Env, image.Dir})

@@ -21,6 +21,7 @@ import (
 	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 )
 
@@ -233,7 +234,7 @@ func (c *client) Stage(ctx context.Context, by plan.Token, r release.Release) er
 		}
 	}
 	// What is kept is started with what it had when today's secrets cannot be had: that is better than nothing.
-	return c.call(ctx, stageTimeout, http.MethodPost, "/v1/stage", stageCall{by, started{r, with.Variables(), with.Config}, err != nil}, nil)
+	return c.call(ctx, stageTimeout, http.MethodPost, "/v1/stage", stageCall{by, started{r, revealed(with.Variables()), with.Config}, err != nil}, nil)
 }
 
 func (c *client) Shift(ctx context.Context, by plan.Token, weights map[release.ID]int) error {
@@ -250,4 +251,13 @@ func (c *client) Close(ctx context.Context, by plan.Token, id release.ID, grace 
 
 func (c *client) Park(ctx context.Context, by plan.Token, id release.ID, drain time.Duration) error {
 	return c.call(ctx, drain+stopTimeout, http.MethodPost, "/v1/retire", retireCall{by, id, drain, true}, nil)
+}
+
+// revealed is the variables as the supervisor takes them: its socket and its file are for their owner only.
+func revealed(all []secret.Value) []string {
+	var texts []string
+	for _, v := range all {
+		texts = append(texts, v.Reveal())
+	}
+	return texts
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
 	"github.com/backstep/backstep/internal/target/targettest"
 )
@@ -111,7 +112,7 @@ func supervisedWith(t *testing.T, dir string, from *registry.Client) (s *Supervi
 
 // red is what all releases of these tests are started with.
 func red(release.Release) (target.Started, error) {
-	return target.Started{Values: map[string][]string{"env": {"SHOP_COLOUR=red"}}}, nil
+	return target.Started{Values: map[string][]secret.Value{"env": {secret.New("SHOP_COLOUR=red")}}}, nil
 }
 
 // short is a folder whose name leaves room for a socket.
@@ -368,6 +369,14 @@ func TestSockets(t *testing.T) {
 	_, err := NewSupervisor(SupervisorOptions{Dir: dir, Socket: filepath.Join(dir, "s"), Listen: "127.0.0.1:0"})
 	if want := "socket " + filepath.Join(dir, "s") + " belongs to a supervisor that runs"; err == nil || err.Error() != want {
 		t.Errorf("a second supervisor: %v, want %s", err, want)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("somebody's"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = NewSupervisor(SupervisorOptions{Dir: dir, Socket: file, Listen: "127.0.0.1:0"})
+	if want := "--socket: " + file + " is no socket, and not removed"; err == nil || err.Error() != want || !exists(file) {
+		t.Errorf("a file in the place of the socket: %v, want %s", err, want)
 	}
 	path := filepath.Join(dir, "nobody")
 	nobody := newClient(path, nil)

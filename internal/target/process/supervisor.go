@@ -84,7 +84,7 @@ func NewSupervisor(o SupervisorOptions) (*Supervisor, error) {
 		c.Close()
 		return nil, fault.Inputf("socket %s belongs to a supervisor that runs", o.Socket).WithHint("end it first, or give another --socket")
 	}
-	if err := os.Remove(o.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeSocket(o.Socket); err != nil {
 		return nil, err
 	}
 	front, err := net.Listen("tcp", o.Listen)
@@ -102,12 +102,25 @@ func NewSupervisor(o SupervisorOptions) (*Supervisor, error) {
 	return &Supervisor{o: o, proxy: newProxy(), front: front, control: control, ending: make(chan struct{})}, nil
 }
 
+// removeSocket removes a socket, and nothing else: a file that has the name by mistake is a fault.
+func removeSocket(path string) error {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != os.ModeSocket:
+		return fault.Inputf("%s is no socket, and not removed", path).At("--socket").WithHint("give another --socket")
+	}
+	return os.Remove(path)
+}
+
 // Address is the host:port of the proxy.
 func (s *Supervisor) Address() string { return s.front.Addr().String() }
 
 // Run starts again what ran, serves until ctx is done, and then ends what it runs.
 func (s *Supervisor) Run(ctx context.Context) error {
-	defer os.Remove(s.o.Socket)
+	defer removeSocket(s.o.Socket)
 	if err := s.load(); err != nil {
 		s.control.Close()
 		s.front.Close()

@@ -2,6 +2,7 @@ package process
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,22 +11,25 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"time"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/registry"
 )
 
-// The most that an image may hold.
-const (
-	entryLimit   = 100_000
-	sizeLimit    = 4 << 30 // bytes, unpacked
-	paddingLimit = 1 << 20 // bytes after the end of an archive
-)
+// bounds are the most that an image may hold: few bytes of a compressed layer can be very many.
+type bounds struct {
+	entries int
+	bytes   int64 // of all layers as they are unpacked, with what is not a file's
+	time    time.Duration
+}
+
+// imageBounds are wide for the static binaries that this target takes.
+func imageBounds() bounds { return bounds{entries: 100_000, bytes: 1 << 30, time: 10 * time.Minute} }
 
 // unpack writes the layers to the folder root, unless it is there already. What would leave the folder is
-// refused, and so are devices.
-func unpack(root string, layers []registry.Layer) error {
+// refused, on whatever way through links, and so are devices.
+func unpack(ctx context.Context, root string, layers []registry.Layer, most bounds) error {
 	if exists(root) {
 		return nil
 	}
@@ -42,13 +46,15 @@ func unpack(root string, layers []registry.Layer) error {
 		return err
 	}
 	defer dir.Close()
-	u := unpacker{dir: dir}
+	ctx, cancel := context.WithTimeoutCause(ctx, most.time, fault.Inputf("it takes longer than %s", most.time))
+	defer cancel()
+	u := unpacker{ctx: ctx, dir: dir, most: most}
 	for _, l := range layers {
 		if err := u.layer(l); err != nil {
 			return fmt.Errorf("layer %s: %w", l.Digest.Short(), err)
 		}
 	}
-	if err := u.inside(); err != nil {
+	if err := u.contained(); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, root); err != nil && !exists(root) { // somebody else may have been faster
@@ -57,23 +63,24 @@ func unpack(root string, layers []registry.Layer) error {
 	return nil
 }
 
-// inside makes sure that no link leads out of the folder, through whatever other links: text alone does not tell that.
-func (u *unpacker) inside() error {
-	return fs.WalkDir(u.dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.Type()&fs.ModeSymlink == 0 {
-			return err
-		}
-		if _, err := u.dir.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ELOOP) {
-			return fault.Inputf("entry %q: it leads out of its folder: %w", name, err)
-		}
-		return nil
-	})
+type unpacker struct {
+	ctx     context.Context
+	dir     *os.Root
+	most    bounds
+	entries int
+	bytes   int64    // read so far
+	links   []string // symbolic ones, by their names
 }
 
-type unpacker struct {
-	dir     *os.Root
-	entries int
-	size    int64
+// contained makes sure that no link leads out of the folder. Its text alone does not tell: folders on the way can be links, and
+// later entries can make them so. What leads nowhere is let be.
+func (u *unpacker) contained() error {
+	for _, name := range u.links {
+		if _, err := u.dir.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fault.Inputf("entry %q: it links to outside of its folder: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func (u *unpacker) layer(l registry.Layer) error {
@@ -82,20 +89,14 @@ func (u *unpacker) layer(l registry.Layer) error {
 		return err
 	}
 	defer content.Close()
-	source := &source{Reader: content}
+	source := &source{Reader: content, unpacker: u}
 	archive := tar.NewReader(source)
 	for {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			// Read to the end, so that the digest of the whole layer is checked.
-			n, err := io.CopyN(io.Discard, content, paddingLimit+1)
-			if n > paddingLimit {
-				return fault.Inputf("more than %d bytes come after the end of the archive", paddingLimit)
-			}
-			if !errors.Is(err, io.EOF) {
-				return err
-			}
-			return nil
+			_, err = io.Copy(io.Discard, source)
+			return err
 		}
 		if err != nil {
 			return err
@@ -109,14 +110,21 @@ func (u *unpacker) layer(l registry.Layer) error {
 	}
 }
 
-// source remembers why reading failed.
+// source keeps to the bounds, and remembers why reading failed.
 type source struct {
 	io.Reader
+	*unpacker
 	err error
 }
 
 func (s *source) Read(p []byte) (int, error) {
+	if s.err = context.Cause(s.ctx); s.err != nil {
+		return 0, s.err
+	}
 	n, err := s.Reader.Read(p)
+	if s.bytes += int64(n); s.bytes > s.most.bytes {
+		err = fault.Inputf("the image has more than %d bytes", s.most.bytes)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
@@ -124,10 +132,11 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
-	u.entries++
-	u.size += h.Size
-	if u.entries > entryLimit || u.size > sizeLimit {
-		return fmt.Errorf("the image has more than %d entries or %d bytes", entryLimit, sizeLimit)
+	if u.entries++; u.entries > u.most.entries {
+		return fmt.Errorf("the image has more than %d entries", u.most.entries)
+	}
+	if h.Size > u.most.bytes {
+		return fmt.Errorf("the image has more than %d bytes", u.most.bytes)
 	}
 	name := strings.TrimPrefix(path.Clean(h.Name), "/")
 	if name == "." || name == "" {
@@ -165,8 +174,10 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		if path.IsAbs(to) || !filepath.IsLocal(path.Join(path.Dir(name), to)) {
 			return fmt.Errorf("it links to %q, outside of its folder", to)
 		}
+		u.links = append(u.links, name)
 		return u.dir.Symlink(to, name)
 	case tar.TypeLink:
+		u.links = append(u.links, name) // what it is another name of can be a symbolic link
 		return u.dir.Link(strings.TrimPrefix(path.Clean(h.Linkname), "/"), name)
 	}
 	return fmt.Errorf("type %q is neither a file, a folder nor a link", h.Typeflag)
