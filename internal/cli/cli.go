@@ -37,6 +37,7 @@ type process struct {
 	args           []string // without the program's name
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	environ        []string // NAME=value
 	now            func() time.Time
 }
 
@@ -47,7 +48,7 @@ func Main(steps ...step.Step) int {
 		fmt.Fprintf(os.Stderr, "backstep: error: %v\n", err)
 		return int(fault.Failed)
 	}
-	p := process{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
+	p := process{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, environ: os.Environ(), now: time.Now}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
@@ -55,9 +56,9 @@ func Main(steps ...step.Step) int {
 }
 
 func (p process) main(ctx context.Context, steps []step.Step) int {
-	h, err := p.host()
+	kind, h, err := p.host()
 	if err == nil {
-		err = p.dispatch(ctx, h, steps)
+		err = p.dispatch(ctx, reading{process: p, kind: kind, host: h, steps: steps})
 	}
 	if err == nil {
 		return int(fault.Done)
@@ -66,33 +67,39 @@ func (p process) main(ctx context.Context, steps []step.Step) int {
 	return int(fault.CodeOf(err))
 }
 
-func (p process) host() (host.Host, error) {
+func (p process) host() (host.Kind, host.Host, error) {
 	env := host.Environment{Getenv: p.getenv, Stdout: func(line string) { fmt.Fprintln(p.stdout, line) }}
 	wanted := p.getenv("BACKSTEP_HOST")
 	var names []string
 	for _, k := range hosts() {
 		if wanted == k.Name || wanted == "" && k.Detect(p.getenv) {
-			return k.New(env), nil
+			return k, k.New(env), nil
 		}
 		names = append(names, k.Name)
 	}
-	return nil, fault.Inputf("host %q is not one of %s", wanted, strings.Join(names, ", ")).At("BACKSTEP_HOST")
+	return host.Kind{}, nil, fault.Inputf("host %q is not one of %s", wanted, strings.Join(names, ", ")).At("BACKSTEP_HOST")
 }
 
-func (p process) dispatch(ctx context.Context, h host.Host, steps []step.Step) error {
-	args := p.args
+func (p process) dispatch(ctx context.Context, r reading) error {
+	args, steps := p.args, r.steps
 	if len(args) > 0 && (args[0] == "--version" || args[0] == "-version" || args[0] == "version") {
 		fmt.Fprintln(p.stdout, version())
 		return nil
 	}
 	if len(steps) == 1 {
-		return p.step(ctx, h, steps[0], args)
+		return r.run(ctx, steps[0], args)
+	}
+	if told := p.getenv(r.kind.Prefix + "STEP"); len(args) == 0 && told != "" {
+		args = []string{told}
+	}
+	if len(args) == 0 && r.told() {
+		return fault.Inputf("nothing says which step is to run").At(r.kind.Prefix+"STEP").WithHint("set step to one of %s", strings.Join(stepNames(steps), ", "))
 	}
 	if len(args) == 0 || isHelp(args[0]) {
 		return p.help(steps, args[min(len(args), 1):])
 	}
-	if args[0] == "completion" && len(args) == 2 {
-		script, err := completion(args[1], steps)
+	if args[0] == "completion" {
+		script, err := completion(args[1:], steps)
 		fmt.Fprint(p.stdout, script)
 		return err
 	}
@@ -100,53 +107,46 @@ func (p process) dispatch(ctx context.Context, h host.Host, steps []step.Step) e
 	if err != nil {
 		return err
 	}
-	return p.step(ctx, h, s, args[1:])
+	return r.run(ctx, s, args[1:])
 }
 
 // help prints the help of the step that args name, or what there is.
 func (p process) help(steps []step.Step, args []string) error {
 	if len(args) == 0 {
-		fmt.Fprint(p.stdout, overview(steps))
+		fmt.Fprint(p.stdout, overview(steps, p.columns()))
 		return nil
 	}
 	s, err := find(steps, args[0])
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(p.stdout, Help(s))
+	fmt.Fprint(p.stdout, Help(s, p.columns()))
 	return nil
 }
 
-// step reads the inputs of s and runs it.
-func (p process) step(ctx context.Context, h host.Host, s step.Step, args []string) error {
+// run reads the inputs of s and runs it.
+func (r reading) run(ctx context.Context, s step.Step, args []string) error {
 	logs := logging{}
 	inputs := append(slices.Clone(s.Inputs), logs.inputs()...)
 	given, err := parse(s.Name, s.Words, inputs, args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(p.stdout, Help(s))
+		fmt.Fprint(r.stdout, Help(s, r.columns()))
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	err = input.Read(inputs, func(in input.Input) (string, string) {
-		value, source := given[in.Name], "--"+in.Name
-		if value == "" {
-			value, source = h.Input(in.Name)
-		}
-		if k, ok := h.(host.Keeper); ok && value == "" && in.Handed && !s.Operator {
-			value, source = k.Handed(in.Name)
-		}
-		if m, ok := h.(host.Masker); ok && in.Secret && value != "" {
-			m.Mask(value)
-		}
-		return value, source
-	})
-	if err != nil {
+	r.step, r.flags = s, given
+	if err := r.read(inputs); err != nil {
 		return err
 	}
-	return s.Run(ctx, &step.Runtime{Host: h, Log: logs.logger(p.stderr), Stdout: p.stdout, Stderr: p.stderr,
-		Getenv: p.getenv, Now: p.now})
+	if h, ok := r.host.(host.Starter); ok && !s.Operator {
+		if err := h.Start(); err != nil {
+			return err
+		}
+	}
+	return s.Run(ctx, &step.Runtime{Host: r.host, Log: logs.logger(r.stderr), Stdout: r.stdout, Stderr: r.stderr,
+		Getenv: r.getenv, Now: r.now})
 }
 
 // parse reads flags. A flag can be repeated for an input that takes several values.
@@ -180,16 +180,22 @@ func parse(name string, words []string, inputs []input.Input, args []string) (ma
 	case errors.Is(err, flag.ErrHelp):
 		return nil, err
 	case err != nil:
-		var known []string
-		for _, in := range inputs {
-			known = append(known, "--"+in.Name)
-		}
-		return nil, fault.Inputf("%w", err).WithHint("%s takes %s", name, strings.Join(known, ", "))
+		return nil, fault.Inputf("%w", err).WithHint("%s", taken(name, names(inputs), err))
 	case flags.NArg() > 0:
 		return nil, fault.Inputf("%q is neither a flag nor the value of one", flags.Arg(0)).
 			WithHint("inputs are given as --name value")
 	}
 	return given, nil
+}
+
+// taken is the hint to a flag that was refused: the one that was meant, or all of them.
+func taken(step string, known []string, err error) string {
+	if wrong, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		if near := input.Nearest(strings.TrimPrefix(wrong, "-"), known); near != "" {
+			return "did you mean --" + near + "?"
+		}
+	}
+	return step + " takes --" + strings.Join(known, ", --")
 }
 
 // report prints err, each of its members with its hint, and marks the run with it.
@@ -248,14 +254,17 @@ func (l *logging) logger(w io.Writer) *slog.Logger {
 
 // find is the step called name, or the fault that there is none.
 func find(steps []step.Step, name string) (step.Step, error) {
-	i := slices.IndexFunc(steps, func(s step.Step) bool { return s.Name == name })
-	if i < 0 {
-		return step.Step{}, fault.Inputf("%q is not a step or a command", name).WithHint("they are %s", strings.Join(names(steps), ", "))
+	if i := slices.IndexFunc(steps, func(s step.Step) bool { return s.Name == name }); i >= 0 {
+		return steps[i], nil
 	}
-	return steps[i], nil
+	none := fault.Inputf("%q is not a step or a command", name)
+	if near := input.Nearest(name, stepNames(steps)); near != "" {
+		return step.Step{}, none.WithHint("did you mean %s?", near)
+	}
+	return step.Step{}, none.WithHint("they are %s", strings.Join(stepNames(steps), ", "))
 }
 
-func names(steps []step.Step) []string {
+func stepNames(steps []step.Step) []string {
 	var all []string
 	for _, s := range steps {
 		all = append(all, s.Name)

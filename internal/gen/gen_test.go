@@ -39,8 +39,8 @@ func TestNastyHelp(t *testing.T) {
 	if err := yaml.Unmarshal(files["actions/sample/action.yml"], &action); err != nil {
 		t.Fatal(err)
 	}
-	if got := action.Inputs["mode"]; got.Description != nasty+" One of yes, no." || got.Default != "no" {
-		t.Errorf("input mode is %+v", got)
+	if got := action.Inputs["mode"]; got.Description != nasty+" One of yes, no. Default no." || got.Default != "" {
+		t.Errorf("input mode is %+v: a default would go before what is written", got)
 	}
 	if len(action.Runs.Args) != 1 || action.Runs.Args[0] != "sample" {
 		t.Errorf("arguments %q: want the step alone", action.Runs.Args)
@@ -81,8 +81,8 @@ func TestNastyHelp(t *testing.T) {
 		if len(j.Script) != 1 || j.Script[0] != "backstep sample" {
 			t.Errorf("script %q", j.Script)
 		}
-		if v := j.Variables["BACKSTEP_MODE"]; v.Value != "$[[ inputs.mode ]]" || v.Expand {
-			t.Errorf("BACKSTEP_MODE is %+v", v)
+		if v := j.Variables["BACKSTEP_INPUT_MODE"]; v.Value != "$[[ inputs.mode ]]" || v.Expand {
+			t.Errorf("BACKSTEP_INPUT_MODE is %+v", v)
 		}
 	}
 }

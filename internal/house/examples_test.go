@@ -63,7 +63,7 @@ func TestExamples(t *testing.T) {
 					}
 				}
 				for _, name := range variable.FindAllString(line, -1) {
-					if !inputs[name] {
+					if !inputs[strings.Replace(name, "BACKSTEP_INPUT_", "BACKSTEP_", 1)] {
 						t.Errorf("%s: %s is no input", path, name)
 					}
 				}

@@ -20,10 +20,13 @@ type Report struct {
 	Bytes, Variables int // the most that whoever reads it takes; 0 is any number
 }
 
+// Beside is the JSON file that goes with the report at path.
+func Beside(path string) string { return filepath.Join(filepath.Dir(path), "backstep-outputs.json") }
+
 // Set writes one output as BACKSTEP_NAME=value; a second value replaces the first. A value that would break a
 // limit is an error, and so that the others survive, the file stays without it.
 func (r Report) Set(name, value string) error {
-	beside := JSON{Path: filepath.Join(filepath.Dir(r.Path), "backstep-outputs.json")}
+	beside := JSON{Path: Beside(r.Path)}
 	if err := beside.Set(name, value); err != nil {
 		return err
 	}

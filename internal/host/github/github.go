@@ -13,7 +13,6 @@ import (
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/host"
-	"github.com/backstep/backstep/internal/input"
 )
 
 // The limits of GitHub's runner.
@@ -28,6 +27,8 @@ func Kind() host.Kind {
 	return host.Kind{
 		Name:   "github",
 		Help:   "GitHub Actions, and Gitea's",
+		Prefix: "INPUT_",
+		Beside: []string{"step", "args", "entrypoint", "pre-entrypoint", "post-entrypoint"}, // step is of our action for all of them
 		Detect: func(getenv func(string) string) bool { return getenv("GITHUB_ACTIONS") == "true" },
 		New: func(env host.Environment) host.Host {
 			return &github{env: env, annotated: map[host.Level]int{},
@@ -73,18 +74,6 @@ func (g *github) Run() host.Run {
 		r.URL = r.Repository + "/actions/runs/" + r.ID
 	}
 	return r
-}
-
-// Input reads INPUT_ with the dashes of the name kept, as the runner sets it, then with underscores, as a
-// shell can set it, then BACKSTEP_.
-func (g *github) Input(name string) (string, string) {
-	upper := strings.ToUpper(name)
-	for _, v := range []string{"INPUT_" + upper, "INPUT_" + strings.ReplaceAll(upper, "-", "_"), input.Variable(name)} {
-		if value := g.env.Getenv(v); value != "" {
-			return value, v
-		}
-	}
-	return "", ""
 }
 
 // Output appends to GITHUB_OUTPUT. It does not use the library: its delimiter is fixed, so that a value which

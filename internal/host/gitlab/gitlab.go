@@ -2,9 +2,13 @@
 package gitlab
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/host/dotenv"
-	"github.com/backstep/backstep/internal/input"
 )
 
 // What GitLab takes of a dotenv report: bytes, and the least number of variables that an instance allows by
@@ -17,16 +21,21 @@ const (
 // Kind is the gitlab host.
 func Kind() host.Kind {
 	return host.Kind{
-		Name:   "gitlab",
-		Help:   "GitLab CI/CD",
-		Detect: func(getenv func(string) string) bool { return getenv("GITLAB_CI") != "" },
-		New:    func(env host.Environment) host.Host { return gitlab{env} },
+		Name:    "gitlab",
+		Help:    "GitLab CI/CD",
+		Prefix:  "BACKSTEP_INPUT_", // a dotenv report goes before the variables of a job, and none has these names
+		Default: true,
+		Detect:  func(getenv func(string) string) bool { return getenv("GITLAB_CI") != "" },
+		New:     func(env host.Environment) host.Host { return gitlab{env} },
 	}
 }
 
 type gitlab struct{ env host.Environment }
 
-var _ host.Host = gitlab{}
+var (
+	_ host.Host    = gitlab{}
+	_ host.Starter = gitlab{}
+)
 
 func (g gitlab) Name() string { return "gitlab" }
 
@@ -37,16 +46,21 @@ func (g gitlab) Run() host.Run {
 		Repository: get("CI_PROJECT_URL"), Commit: get("CI_COMMIT_SHA"), Ref: get("CI_COMMIT_REF_NAME")}
 }
 
-// Input reads BACKSTEP_, which the component sets.
-func (g gitlab) Input(name string) (string, string) {
-	v := input.Variable(name)
-	return g.env.Getenv(v), v
-}
-
 // Output writes to the dotenv report that the component declares. What a dotenv report cannot hold, such as
 // release notes, goes into a JSON file beside it; a value that would be too much for the report is an error.
 func (g gitlab) Output(name, value string) error {
 	return dotenv.Report{Path: g.path(), Bytes: sizeLimit, Variables: variableLimit}.Set(name, value)
+}
+
+// Start removes the report and what is beside it: GitLab has put the artifacts of earlier jobs into the folder, and a repository can
+// hold such a file.
+func (g gitlab) Start() error {
+	for _, path := range []string{g.path(), dotenv.Beside(g.path())} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("begin the outputs anew: %w", err)
+		}
+	}
+	return nil
 }
 
 func (g gitlab) path() string {

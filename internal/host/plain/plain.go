@@ -4,7 +4,9 @@ package plain
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"slices"
@@ -21,9 +23,31 @@ func Kind() host.Kind {
 	return host.Kind{
 		Name:   "plain",
 		Help:   "a shell, or any other CI system",
+		Prefix: "PLUGIN_", // the settings of a plugin, on Drone, Woodpecker and CNB
+		Beside: []string{"step"},
+		Decode: settings,
 		Detect: func(func(string) string) bool { return true },
 		New:    func(env host.Environment) host.Host { return plain{env} },
 	}
+}
+
+// settings puts a list or a map of a plugin's settings one a line: a list arrives with commas, a map as JSON.
+func settings(in input.Input, value string) string {
+	switch {
+	case in.Type == input.MapOf && strings.HasPrefix(value, "{"):
+		var all map[string]any
+		if json.Unmarshal([]byte(value), &all) != nil {
+			return value
+		}
+		var lines []string
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			lines = append(lines, fmt.Sprintf("%s=%v", key, all[key]))
+		}
+		return strings.Join(lines, "\n")
+	case in.Type == input.ListOf && !strings.Contains(value, "\n"):
+		return strings.ReplaceAll(value, ",", "\n")
+	}
+	return value
 }
 
 type plain struct{ env host.Environment }
@@ -102,17 +126,6 @@ func withoutUser(address string) string {
 		return u.String()
 	}
 	return address
-}
-
-// Input reads BACKSTEP_, then PLUGIN_, which Drone and Woodpecker set.
-func (p plain) Input(name string) (string, string) {
-	v := input.Variable(name)
-	for _, v := range []string{v, strings.Replace(v, "BACKSTEP_", "PLUGIN_", 1)} {
-		if value := p.env.Getenv(v); value != "" {
-			return value, v
-		}
-	}
-	return "", ""
 }
 
 // Handed reads what an earlier step has written to the file that BACKSTEP_OUTPUT names: the steps of a script hand
