@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -103,6 +104,18 @@ func modeOf(d fs.DirEntry) fs.FileMode {
 		return 0
 	}
 	return info.Mode().Perm()
+}
+
+// write writes one file of the repository.
+func (tm *team) write(name, text string) {
+	tm.t.Helper()
+	path := filepath.Join(tm.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		tm.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		tm.t.Fatal(err)
+	}
 }
 
 func (tm *team) sh(script string) string {
@@ -306,6 +319,46 @@ func TestE2EGitLabPipeline(t *testing.T) {
 	if got, _ := asked("http://" + tm.balancer.Address); strings.Contains(got, "mended") {
 		t.Errorf("after the manual rollback customers get %q", got)
 	}
+}
+
+// Two chains of one repository stand side by side: each deploys its own image, whatever the other hands on, and whoever has put
+// a report or a dotenv variable of another job there.
+func TestE2EGitLabTwoChains(t *testing.T) {
+	tm := newTeam(t)
+	registry, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(tm.sh("grep repository: backstep.yml"), "repository:")), "/")
+	pipeline := "stages: [program, build, deploy, verify, rollback]\ninclude:\n"
+	for i, name := range []string{"api", "web"} {
+		repository := registry + "/acme/" + name
+		t.Cleanup(func() { remove(tm.service+"-"+name, repository) })
+		pipeline += "  - component: $CI_SERVER_FQDN/backstep/backstep/pipeline@main\n    inputs: {environment: production, repository: " + repository +
+			", config: " + name + ".yml, job-prefix: " + name + "-, tag-prefix: " + name + "/v, from: [program]}\n"
+		tm.write(name+".yml", "service: "+tm.service+"-"+name+"\nrepository: "+repository+"\nenvironments:\n  production:\n    target: {kind: docker, port: 8080, publish: \"127.0.0.1:"+strconv.Itoa(45871+i)+"\"}\n"+
+			"    settle: 0s\n    verify: {bake: 1s, probes: [{kind: http, path: /, rate: 50}]}\n")
+	}
+	tm.write(".gitlab-ci.yml", pipeline+"program:\n  stage: program\n  image: "+runnerImage+"\n  script: [./build.sh, 'printf \"BACKSTEP_IMAGE="+registry+"/acme/evil:1\\nBACKSTEP_DIGEST=sha256:evil\\n\" >foreign.env']\n"+
+		"  artifacts: {paths: [shop], reports: {dotenv: foreign.env}}\n")
+	tm.write("backstep.env", "BACKSTEP_IMAGE="+registry+"/acme/evil:2\n")
+	tm.commit("feat: two services")
+	tm.sh("git fetch -q && git remote set-head origin main")
+	ok, out := tm.gitlab()
+	if !ok {
+		t.Fatal("the chains failed")
+	}
+	for _, name := range []string{"api", "web"} {
+		if labels := labelsOf(t, tm.service+"-"+name); !strings.Contains(labels, registry+"/acme/"+name+"@sha256:") {
+			t.Errorf("%s runs %s", name, labels)
+		}
+	}
+	if strings.Contains(out, "acme/evil") {
+		t.Error("what a foreign job has put there came through")
+	}
+}
+
+// labelsOf is the images of the containers of a service.
+func labelsOf(t *testing.T, service string) string {
+	t.Helper()
+	_, out := docker(t, "", "ps", "--format", "{{.Names}} {{.Image}}", "--no-trunc", "--filter", "name="+service)
+	return out
 }
 
 // Each component is read with GitLab's schema, with only what it requires.

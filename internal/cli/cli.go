@@ -49,9 +49,13 @@ func Main(steps ...step.Step) int {
 		return int(fault.Failed)
 	}
 	p := process{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, environ: os.Environ(), now: time.Now}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signalled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	ctx, cancel := context.WithCancelCause(context.Background())
+	context.AfterFunc(signalled, func() {
+		stop() // a second signal ends the process at once
+		cancel(fmt.Errorf("cancelled: %w", context.Cause(signalled)))
+	})
 	return p.main(ctx, steps)
 }
 

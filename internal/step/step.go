@@ -74,6 +74,19 @@ func (rt *Runtime) Summary(markdown string) {
 	}
 }
 
+// The answers to a verdict of unknown.
+const (
+	Hold     = "hold"
+	RollBack = "rollback"
+	Promote  = "promote"
+)
+
+// OnUnknown declares what a verdict of unknown does, in each step that can come to one.
+func OnUnknown(p *string) input.Input {
+	return input.String(p, "on-unknown", "What an unknown verdict does. verify: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one). "+
+		"deploy, at a share of a canary: roll back, promote it to the next share, or hold to what backstep.yml says.").OneOf(Hold, RollBack, Promote).Or(Hold)
+}
+
 // The inputs that several steps share have one help text each.
 const (
 	ImageHelp   = "The image, as registry/name:tag or registry/name@sha256:…."
