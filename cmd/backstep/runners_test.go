@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
@@ -332,7 +333,7 @@ func TestE2EGitLabTwoChains(t *testing.T) {
 		t.Cleanup(func() { remove(tm.service+"-"+name, repository) })
 		pipeline += "  - component: $CI_SERVER_FQDN/backstep/backstep/pipeline@main\n    inputs: {environment: production, repository: " + repository +
 			", config: " + name + ".yml, job-prefix: " + name + "-, tag-prefix: " + name + "/v, from: [program]}\n"
-		tm.write(name+".yml", "service: "+tm.service+"-"+name+"\nrepository: "+repository+"\nenvironments:\n  production:\n    target: {kind: docker, port: 8080, publish: \"127.0.0.1:"+strconv.Itoa(45871+i)+"\"}\n"+
+		tm.write(name+".yml", "service: "+tm.service+"-"+name+"\nrepository: "+repository+"\nenvironments:\n  production:\n    target: {kind: docker, port: 8080, publish: \"127.0.0.1:"+strconv.Itoa(unused(t, 20000+5000*i))+"\"}\n"+
 			"    settle: 0s\n    verify: {bake: 1s, probes: [{kind: http, path: /, rate: 50}]}\n")
 	}
 	tm.write(".gitlab-ci.yml", pipeline+"program:\n  stage: program\n  image: "+runnerImage+"\n  script: [./build.sh, 'printf \"BACKSTEP_IMAGE="+registry+"/acme/evil:1\\nBACKSTEP_DIGEST=sha256:evil\\n\" >foreign.env']\n"+
@@ -352,6 +353,19 @@ func TestE2EGitLabTwoChains(t *testing.T) {
 	if strings.Contains(out, "acme/evil") {
 		t.Error("what a foreign job has put there came through")
 	}
+}
+
+// unused is a port that nobody listens on, and below those that the system gives to connections.
+func unused(t *testing.T, from int) int {
+	t.Helper()
+	for port := from + os.Getpid()%5000; port < 32000; port++ {
+		if l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 // labelsOf is the images of the containers of a service.
