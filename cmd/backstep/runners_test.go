@@ -334,7 +334,7 @@ func TestE2EGitLabTwoChains(t *testing.T) {
 		pipeline += "  - component: $CI_SERVER_FQDN/backstep/backstep/pipeline@main\n    inputs: {environment: production, repository: " + repository +
 			", config: " + name + ".yml, job-prefix: " + name + "-, tag-prefix: " + name + "/v, from: [program]}\n"
 		tm.write(name+".yml", "service: "+tm.service+"-"+name+"\nrepository: "+repository+"\nenvironments:\n  production:\n    target: {kind: docker, port: 8080, publish: \"127.0.0.1:"+strconv.Itoa(unused(t, 20000+5000*i))+"\"}\n"+
-			"    settle: 0s\n    verify: {bake: 1s, probes: [{kind: http, path: /, rate: 50}]}\n")
+			"    settle: 0s\n    verify: {bake: 3s, patience: 20s, probes: [{kind: http, path: /, rate: 100}]}\n")
 	}
 	tm.write(".gitlab-ci.yml", pipeline+"program:\n  stage: program\n  image: "+runnerImage+"\n  script: [./build.sh, 'printf \"BACKSTEP_IMAGE="+registry+"/acme/evil:1\\nBACKSTEP_DIGEST=sha256:evil\\n\" >foreign.env']\n"+
 		"  artifacts: {paths: [shop], reports: {dotenv: foreign.env}}\n")
