@@ -56,6 +56,12 @@ type Issuer interface {
 	Token(ctx context.Context, audience string) (string, error)
 }
 
+// Registrar has a login of the job's own for the registry that belongs to the host.
+type Registrar interface {
+	// RegistryLogin is the login for the registry called name, host:port; "" and "" when the host has none for it.
+	RegistryLogin(name string) (username, password string)
+}
+
 // Level is how bad an annotation is.
 type Level string
 

@@ -30,9 +30,12 @@ func (l *Login) Inputs() []input.Input {
 	}
 }
 
-// Client is a client that logs in to the registry of repository, and to all others as docker login has it.
+// Client is a client that logs in to the registry of repository, and to all others as docker login has it. When nobody has
+// logged in there, the host's own login for its own registry is taken.
 func (l *Login) Client(h host.Host, repository string) (*Client, error) {
 	c := New()
+	name, _, _ := strings.Cut(repository, "/")
+	c.own = ownLogin(h, name)
 	given := !l.password.IsZero() || l.audience != ""
 	switch {
 	case !given && l.username == "":
@@ -54,16 +57,32 @@ func (l *Login) Client(h host.Host, repository string) (*Client, error) {
 		known.issuer = issuer
 		known.masker, _ = h.(host.Masker)
 	}
-	name, _, _ := strings.Cut(repository, "/")
 	c.host, c.login = name, known
 	return c, nil
+}
+
+// ownLogin is the login that the host itself has for the registry called name, or nil.
+func ownLogin(h host.Host, name string) *login {
+	r, ok := h.(host.Registrar)
+	if !ok {
+		return nil
+	}
+	username, password := r.RegistryLogin(name)
+	if username == "" || password == "" {
+		return nil
+	}
+	if m, ok := h.(host.Masker); ok {
+		m.Mask(password)
+	}
+	return &login{Login: Login{username: username, password: secret.New(password)}, registry: name}
 }
 
 // login is the credentials of a Login; a token is asked for when it is needed.
 type login struct {
 	Login
-	issuer host.Issuer
-	masker host.Masker
+	issuer   host.Issuer
+	masker   host.Masker
+	registry string // that it is for, when it is the host's own
 }
 
 var _ authn.ContextAuthenticator = (*login)(nil)
@@ -92,7 +111,11 @@ func (c *Client) authenticator(ctx context.Context, at authn.Resource) (authn.Au
 	if c.login != nil && c.host == at.RegistryStr() {
 		return c.login, nil
 	}
-	return authn.Resolve(ctx, authn.DefaultKeychain, at)
+	found, err := authn.Resolve(ctx, authn.DefaultKeychain, at)
+	if err == nil && found == authn.Anonymous && c.own != nil && c.own.registry == at.RegistryStr() {
+		return c.own, nil
+	}
+	return found, err
 }
 
 // Knows says whether a login was given for the registry of repository.

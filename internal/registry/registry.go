@@ -55,6 +55,7 @@ type Client struct {
 	base  http.RoundTripper
 	host  string // the registry that login is for
 	login *login // nil when there is none
+	own   *login // the host's own, when nobody has logged in; nil when there is none
 
 	tryTimeout time.Duration // for one try of a small request
 

@@ -2,10 +2,12 @@
 package github
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 
@@ -49,6 +51,7 @@ var (
 	_ host.Issuer     = (*github)(nil)
 	_ host.Summarizer = (*github)(nil)
 	_ host.Annotator  = (*github)(nil)
+	_ host.Registrar  = (*github)(nil)
 )
 
 // lines hands each write on as a line.
@@ -105,6 +108,20 @@ func appendTo(path, text string) error {
 // Token asks the runner for the job's OIDC token.
 func (g *github) Token(ctx context.Context, audience string) (string, error) {
 	return g.commands.GetIDToken(ctx, audience)
+}
+
+// RegistryLogin is the job's token, for GitHub's own registry and no other: ghcr.io, or that of a GitHub Enterprise Server.
+func (g *github) RegistryLogin(name string) (username, password string) {
+	get := g.env.Getenv
+	own := "ghcr.io"
+	if server, err := url.Parse(get("GITHUB_SERVER_URL")); err == nil && server.Host != "" && server.Host != "github.com" {
+		own = "containers." + server.Host
+	}
+	token := cmp.Or(get("INPUT_TOKEN"), get("GITHUB_TOKEN"))
+	if name != own || token == "" {
+		return "", ""
+	}
+	return get("GITHUB_ACTOR"), token
 }
 
 // Mask hides each line of a secret.

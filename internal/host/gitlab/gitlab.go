@@ -33,8 +33,9 @@ func Kind() host.Kind {
 type gitlab struct{ env host.Environment }
 
 var (
-	_ host.Host    = gitlab{}
-	_ host.Starter = gitlab{}
+	_ host.Host      = gitlab{}
+	_ host.Starter   = gitlab{}
+	_ host.Registrar = gitlab{}
 )
 
 func (g gitlab) Name() string { return "gitlab" }
@@ -61,6 +62,15 @@ func (g gitlab) Start() error {
 		}
 	}
 	return nil
+}
+
+// RegistryLogin is the job's login for the registry of the instance, wherever that is.
+func (g gitlab) RegistryLogin(name string) (username, password string) {
+	get := g.env.Getenv
+	if name == "" || name != get("CI_REGISTRY") {
+		return "", ""
+	}
+	return get("CI_REGISTRY_USER"), get("CI_REGISTRY_PASSWORD")
 }
 
 func (g gitlab) path() string {
