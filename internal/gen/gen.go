@@ -93,7 +93,7 @@ func action(name, summary string, inputs []input.Input, outputs []input.Output, 
 		case i.Blank:
 			def = i.Default
 		case i.Default != "":
-			description += " Default " + i.Default + "."
+			description += " Default: " + i.Default
 		}
 		one := mapping("description", text(description), "required", boolean(i.Required))
 		if def != "" {

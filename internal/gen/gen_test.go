@@ -39,7 +39,7 @@ func TestNastyHelp(t *testing.T) {
 	if err := yaml.Unmarshal(files["actions/sample/action.yml"], &action); err != nil {
 		t.Fatal(err)
 	}
-	if got := action.Inputs["mode"]; got.Description != nasty+" One of yes, no. Default no." || got.Default != "" {
+	if got := action.Inputs["mode"]; got.Description != nasty+" One of yes, no. Default: no" || got.Default != "" {
 		t.Errorf("input mode is %+v: a default would go before what is written", got)
 	}
 	if len(action.Runs.Args) != 1 || action.Runs.Args[0] != "sample" {
