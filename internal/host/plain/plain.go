@@ -71,8 +71,12 @@ type system struct {
 // https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables,
 // https://woodpecker-ci.org/docs/usage/environment, https://docs.drone.io/pipeline/environment/reference/,
 // https://help.aliyun.com/en/yunxiao/user-guide/environment-variables (云效 Flow, which tells no address of a run),
-// https://ci.coding.net/docs/env.html, https://help.gitee.com/gitee-go/pipeline/parameter (tells none either).
+// https://ci.coding.net/docs/env.html, https://docs.cnb.cool/zh/build/build-in-env.html, https://help.gitee.com/gitee-go/pipeline/parameter (tells none either).
 var systems = []system{
+	{by: "CODING_BUILD_ID", id: []string{"CODING_BUILD_ID"}, url: []string{"CODING_BUILD_WEB_URL"}, actor: []string{"CODING_BUILD_USER"},
+		commit: []string{"CODING_COMMIT"}, named: []string{"CODING_BRANCH"}}, // before Jenkins, which it is made of
+	{by: "CNB", id: []string{"CNB_BUILD_ID"}, url: []string{"CNB_BUILD_WEB_URL"}, actor: []string{"CNB_BUILD_USER"},
+		repository: []string{"CNB_REPO_URL_HTTPS"}, commit: []string{"CNB_COMMIT"}, named: []string{"CNB_BRANCH"}},
 	{by: "BUILD_TAG", id: []string{"BUILD_TAG"}, url: []string{"BUILD_URL"}, actor: []string{"BUILD_USER_ID"},
 		repository: []string{"GIT_URL"}, commit: []string{"GIT_COMMIT"}, named: []string{"GIT_BRANCH"}},
 	{by: "DRONE", id: []string{"DRONE_REPO", "DRONE_BUILD_NUMBER"}, url: []string{"DRONE_BUILD_LINK"},
@@ -84,8 +88,6 @@ var systems = []system{
 	{by: "GITEE_PIPELINE_BUILD_NUMBER", id: []string{"GITEE_PIPELINE_NAME", "GITEE_PIPELINE_BUILD_NUMBER"},
 		actor: []string{"GITEE_PIPELINE_TRIGGER_USER"}, repository: []string{"GITEE_REPO"},
 		commit: []string{"GITEE_COMMIT"}, named: []string{"GITEE_BRANCH"}},
-	{by: "CODING_BUILD_ID", id: []string{"CODING_BUILD_ID"}, url: []string{"CODING_BUILD_WEB_URL"}, actor: []string{"CODING_BUILD_USER"},
-		commit: []string{"CODING_COMMIT"}, named: []string{"CODING_BRANCH"}},
 	{by: "BUILD_EXECUTOR", id: []string{"PIPELINE_ID", "BUILD_NUMBER"}, actor: []string{"BUILD_EXECUTOR"},
 		commit: []string{"CI_COMMIT_SHA"}, named: []string{"CI_COMMIT_REF_NAME"}},
 	{}, // a shell
