@@ -274,6 +274,18 @@ func (in Input) Or(value string) Input { in.Default = value; return in }
 // never becomes an input: the reason of a verdict is not the reason of a rollback.
 func (in Input) FromStep() Input { in.Handed = true; return in }
 
+// And is an input that sets other as well: two steps in one are told the same.
+func (in Input) And(other Input) Input {
+	set := in.set
+	in.set = func(values []string) error {
+		if err := set(values); err != nil {
+			return err
+		}
+		return other.set(values)
+	}
+	return in
+}
+
 // MayBeEmpty says that an empty value is one of its own, and not the same as none.
 func (in Input) MayBeEmpty() Input { in.Blank = true; return in }
 

@@ -37,6 +37,8 @@ type Runtime struct {
 	Stderr io.Writer
 	Getenv func(string) string
 	Now    func() time.Time
+
+	put map[string]string // what was handed on, by the names of outputs
 }
 
 // Value is what one declared output is set to.
@@ -48,7 +50,11 @@ type Value struct {
 // Outputs hands values to later steps through the host. All are tried.
 func (rt *Runtime) Outputs(values ...Value) error {
 	var faults []error
+	if rt.put == nil {
+		rt.put = map[string]string{}
+	}
 	for _, v := range values {
+		rt.put[v.Output.Name] = v.Value
 		if err := rt.Host.Output(v.Output.Name, v.Value); err != nil {
 			faults = append(faults, fmt.Errorf("write output %s: %w", v.Output.Name, err))
 		}
