@@ -116,12 +116,17 @@ func action(name, summary string, inputs []input.Input, outputs []input.Output, 
 // names that no report has; and only the jobs that the user names hand anything on. A required input that another step has as
 // an output may be left out. What is secret is no input, since inputs are shown to everybody.
 func template(s step.Step) []byte {
+	when := mapping("if", text("$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH"))
+	if s.ByHand {
+		put(when, "when", text("manual"))
+		put(when, "allow_failure", boolean(true))
+	}
 	in := mapping(
 		"job-name", mapping("description", text("The name of the job."), "default", text(s.Name)),
 		"stage", mapping("description", text("The stage of the job."), "default", text("deploy")),
 		"image", mapping("description", text("The image with backstep in it; it needs a shell."), "default", text(shell)),
 		"rules", mapping("description", text("When the job runs, as in rules of a job; on the default branch only."), "type", text("array"),
-			"default", sequence(mapping("if", text("$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH")))),
+			"default", sequence(when)),
 		"from", mapping("description", text("The jobs whose outputs are taken, such as build-image for deploy; of all others nothing is."), "type", text("array"),
 			"default", sequence()),
 	)

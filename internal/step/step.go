@@ -22,6 +22,7 @@ type Step struct {
 	Doc      string   // Markdown for the reference
 	Shell    bool     // runs other programs: its image is the one with a shell and git
 	Deploys  bool     // changes what is live
+	ByHand   bool     // a person starts it: no pipeline runs it by itself
 	Operator bool     // for a person at a terminal: no action and no template is made of it
 	Words    []string // the inputs that words before the first flag are for, in order
 	Inputs   []input.Input
