@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -105,6 +107,18 @@ func modeOf(d fs.DirEntry) fs.FileMode {
 	return info.Mode().Perm()
 }
 
+// write writes one file of the repository.
+func (tm *team) write(name, text string) {
+	tm.t.Helper()
+	path := filepath.Join(tm.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		tm.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		tm.t.Fatal(err)
+	}
+}
+
 func (tm *team) sh(script string) string {
 	tm.t.Helper()
 	cmd := exec.Command("sh", "-ec", script)
@@ -133,7 +147,7 @@ type said struct {
 	Command, Name, Arg, Content, Msg, Job string
 }
 
-// act runs one workflow and tells whether it succeeded and what was said.
+// act runs one workflow, with inputs or flags of act's own, and tells whether it succeeded and what was said.
 func (tm *team) act(event, workflow string, inputs ...string) (bool, []said) {
 	tm.t.Helper()
 	root, err := filepath.Abs("../..")
@@ -147,6 +161,10 @@ func (tm *team) act(event, workflow string, inputs ...string) (bool, []said) {
 		"--env", "DOCKER_API_VERSION=" + os.Getenv("DOCKER_API_VERSION"), "--env", "GOCACHE=" + cache,
 		"--container-options", fmt.Sprintf("-v %s:/usr/local/go:ro -v %s:%s", goroot, cache, cache)}
 	for _, in := range inputs {
+		if strings.HasPrefix(in, "--") {
+			args = append(args, in)
+			continue
+		}
 		args = append(args, "--input", in)
 	}
 	cmd := exec.Command(os.Getenv("BACKSTEP_ACT"), args...)
@@ -238,6 +256,77 @@ func TestE2EGitHubUnderAct(t *testing.T) {
 	}
 }
 
+// What else can start a workflow, and what can be wrong with one: secrets of the application, an alert, a fork's pull request, a
+// variable around an action, a misspelt input.
+func TestE2EGitHubEvents(t *testing.T) {
+	tm := newTeam(t)
+	tm.rewrite("    drain: 2s", "    env: {API_TOKEN: {env: API_TOKEN}}\n    drain: 2s")
+	tm.commit("feat: a secret")
+	// Secrets of the application reach the release, and no log.
+	const application = "--secret=APPLICATION=# of production\nAPI_TOKEN=s3cr=t-of-ada\n"
+	ok, all := tm.act("push", "release.yml", application)
+	if !ok || !has(all, "", "the verdict is pass") {
+		t.Fatal("a chain with a secret of the application failed")
+	}
+	for _, s := range all {
+		if strings.Contains(s.Msg+s.Content, "s3cr=t-of-ada") && s.Command != "add-mask" {
+			t.Errorf("the secret is in the log: %+v", s)
+		}
+	}
+	if _, out := docker(t, "", "ps", "--format", "{{.Names}}", "--filter", "name="+tm.service); out != "" {
+		if _, env := docker(t, "", "inspect", "--format", "{{.Config.Env}}", strings.Fields(out)[0]); !strings.Contains(env, "API_TOKEN=s3cr=t-of-ada") {
+			t.Errorf("the release has %s", env)
+		}
+	}
+	if ok, all = tm.act("push", "release.yml"); ok || !has(all, "error", "API_TOKEN") {
+		t.Error("deployed without its secret")
+	}
+
+	// A variable around the action goes before a default, and a misspelt input is no default either.
+	image := tm.image()
+	tm.write(".github/workflows/plan.yml", "on: push\njobs:\n  plan:\n    runs-on: ubuntu-latest\n    env: {BACKSTEP_DRY_RUN: 'true', API_TOKEN: x}\n    steps:\n      - uses: actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683\n"+
+		"      - {uses: backstep/backstep/actions/deploy@main, with: {environment: production, image: '"+image+"'}}\n")
+	before := tm.history()
+	if ok, all = tm.act("push", "plan.yml"); !ok || !has(all, "", "of the traffic to 0.1.0") || tm.history() != before {
+		t.Errorf("BACKSTEP_DRY_RUN around an action: %v, the ledger went from\n%sto\n%s", ok, before, tm.history())
+	}
+	tm.write(".github/workflows/plan.yml", "on: push\njobs:\n  plan:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683\n"+
+		"      - {uses: backstep/backstep/actions/verify@main, with: {environment: production, onfail: rollback}}\n")
+	if ok, all = tm.act("push", "plan.yml"); ok || !has(all, "error", "verify takes no input onfail", "did you mean on-fail?") || tm.history() != before {
+		t.Error("a misspelt input was passed over")
+	}
+
+	// A fork's pull request has a token that only reads, and no secrets.
+	tm.write("event.json", `{"pull_request": {"head": {"ref": "patch", "repo": {"full_name": "eve/shop"}}, "base": {"ref": "main", "repo": {"full_name": "acme/shop"}}}}`)
+	if ok, all = tm.act("pull_request", "pull-request.yml", "--eventpath=event.json", "--secret=GITHUB_TOKEN=", "--env=GITHUB_REPOSITORY=acme/shop"); !ok ||
+		!has(all, "set-output", "version=0.1.") || tm.history() != before {
+		t.Error("the pull request of a fork failed, or changed something")
+	}
+
+	// An alert starts the rollback; nothing is left to go back to, and that is what is told.
+	tm.write("event.json", `{"action": "rollback", "client_payload": {"environment": "production", "reason": "too many errors", "to": "9.9.9"}}`)
+	if ok, all = tm.act("repository_dispatch", "rollback.yml", "--eventpath=event.json", application); ok || !has(all, "error", `"9.9.9" is not one that the ledger could go back to`) {
+		t.Error("the alert did not reach the rollback")
+	}
+}
+
+// image is what the ledger says is live, as registry/name:version.
+func (tm *team) image() string {
+	return strings.TrimSpace(strings.TrimPrefix(tm.sh("grep repository: backstep.yml"), "repository:")) + ":0.1.0"
+}
+
+// history is the ledger's events.
+func (tm *team) history() string {
+	tm.t.Helper()
+	cmd := exec.Command("backstep", "history", "--environment", "production")
+	cmd.Dir, cmd.Env = tm.dir, append(os.Environ(), "BACKSTEP_HOST=plain", "API_TOKEN=x")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		tm.t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
 // gitlab runs the jobs of the pipeline, or all that are not manual, and tells whether they succeeded and what was said.
 func (tm *team) gitlab(args ...string) (bool, string) {
 	tm.t.Helper()
@@ -306,6 +395,61 @@ func TestE2EGitLabPipeline(t *testing.T) {
 	if got, _ := asked("http://" + tm.balancer.Address); strings.Contains(got, "mended") {
 		t.Errorf("after the manual rollback customers get %q", got)
 	}
+}
+
+// Two chains of one repository stand side by side: each deploys its own image, whatever the other hands on, and whoever has put
+// a report or a dotenv variable of another job there.
+func TestE2EGitLabTwoChains(t *testing.T) {
+	tm := newTeam(t)
+	registry, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(tm.sh("grep repository: backstep.yml"), "repository:")), "/")
+	pipeline := "stages: [program, build, deploy, verify, rollback]\ninclude:\n"
+	for i, name := range []string{"api", "web"} {
+		repository := registry + "/acme/" + name
+		t.Cleanup(func() { remove(tm.service+"-"+name, repository) })
+		pipeline += "  - component: $CI_SERVER_FQDN/backstep/backstep/pipeline@main\n    inputs: {environment: production, repository: " + repository +
+			", config: " + name + ".yml, job-prefix: " + name + "-, tag-prefix: " + name + "/v, from: [program]}\n"
+		tm.write(name+".yml", "service: "+tm.service+"-"+name+"\nrepository: "+repository+"\nenvironments:\n  production:\n    target: {kind: docker, port: 8080, publish: \"127.0.0.1:"+strconv.Itoa(unused(t, 20000+5000*i))+"\"}\n"+
+			"    settle: 0s\n    verify: {bake: 3s, patience: 20s, probes: [{kind: http, path: /, rate: 100}]}\n")
+	}
+	tm.write(".gitlab-ci.yml", pipeline+"program:\n  stage: program\n  image: "+runnerImage+"\n  script: [./build.sh, 'printf \"BACKSTEP_IMAGE="+registry+"/acme/evil:1\\nBACKSTEP_DIGEST=sha256:evil\\n\" >foreign.env']\n"+
+		"  artifacts: {paths: [shop], reports: {dotenv: foreign.env}}\n")
+	tm.write("backstep.env", "BACKSTEP_IMAGE="+registry+"/acme/evil:2\n")
+	tm.commit("feat: two services")
+	tm.sh("git fetch -q && git remote set-head origin main")
+	ok, out := tm.gitlab()
+	if !ok {
+		t.Fatal("the chains failed")
+	}
+	for _, name := range []string{"api", "web"} {
+		if labels := labelsOf(t, tm.service+"-"+name); !strings.Contains(labels, registry+"/acme/"+name+"@sha256:") {
+			t.Errorf("%s runs %s", name, labels)
+		}
+	}
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "evil") && !strings.HasPrefix(strings.TrimSpace(line), "program") {
+			t.Errorf("what a foreign job has put there came through: %s", line)
+		}
+	}
+}
+
+// unused is a port that nobody listens on, and below those that the system gives to connections.
+func unused(t *testing.T, from int) int {
+	t.Helper()
+	for port := from + os.Getpid()%5000; port < 32000; port++ {
+		if l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
+// labelsOf is the images of the containers of a service.
+func labelsOf(t *testing.T, service string) string {
+	t.Helper()
+	_, out := docker(t, "", "ps", "--format", "{{.Names}} {{.Image}}", "--no-trunc", "--filter", "name="+service)
+	return out
 }
 
 // Each component is read with GitLab's schema, with only what it requires.

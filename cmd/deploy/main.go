@@ -6,7 +6,6 @@ import (
 
 	"github.com/backstep/backstep/internal/catalog"
 	"github.com/backstep/backstep/internal/cli"
-	"github.com/backstep/backstep/internal/step/deploy"
 )
 
-func main() { os.Exit(cli.Main(deploy.Step(catalog.Kinds()))) }
+func main() { os.Exit(cli.Main(catalog.Deploy(catalog.Kinds()))) }

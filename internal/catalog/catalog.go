@@ -42,13 +42,18 @@ func Kinds() config.Kinds {
 	}
 }
 
+// Deploy is deploy, with verify behind it when that is asked for.
+func Deploy(kinds config.Kinds) step.Step {
+	return step.Then(deploy.Step(kinds), verify.Step(kinds), "deploy: verify it afterwards in the same process, as the inputs of verify say; the exit code is that of verify then.")
+}
+
 // Steps lists the steps in the order of a pipeline, then the operator commands.
 func Steps() []step.Step {
 	kinds := Kinds()
 	return []step.Step{
 		buildimage.Step(),
 		semvertag.Step(),
-		deploy.Step(kinds),
+		Deploy(kinds),
 		verify.Step(kinds),
 		rollback.Step(kinds),
 		operate.Status(kinds),

@@ -41,6 +41,7 @@ type process struct {
 	stdout, stderr io.Writer
 	terminal       io.Writer // stderr when it is a terminal, else nil
 	getenv         func(string) string
+	environ        []string // NAME=value
 	now            func() time.Time
 }
 
@@ -61,17 +62,22 @@ func Main(steps ...step.Step) int {
 		fmt.Fprintf(os.Stderr, "backstep: error: %v\n", err)
 		return int(fault.Failed)
 	}
-	p := process{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
+	p := process{args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, environ: os.Environ(), now: time.Now}
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		p.terminal = os.Stderr
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signalled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	ctx, cancel := context.WithCancelCause(context.Background())
+	context.AfterFunc(signalled, func() {
+		stop() // a second signal ends the process at once
+		cancel(fmt.Errorf("cancelled: %w", context.Cause(signalled)))
+	})
 	return p.main(ctx, steps)
 }
 
 func (p process) main(ctx context.Context, steps []step.Step) int {
+	var kind host.Kind
 	var h host.Host
 	secrets := secret.NewKnown(func(text string) {
 		if m, ok := h.(host.Masker); ok {
@@ -80,12 +86,12 @@ func (p process) main(ctx context.Context, steps []step.Step) int {
 	})
 	p, flush, raw := p.printed(secrets)
 	defer flush()
-	h, err := p.host(raw)
+	kind, h, err := p.host(raw)
 	if err == nil {
 		for _, name := range h.Secrets() {
 			secrets.Learn(p.getenv(name))
 		}
-		err = p.dispatch(ctx, h, secrets, steps)
+		err = p.dispatch(ctx, reading{process: p, kind: kind, host: h, secrets: secrets, steps: steps})
 	}
 	if err == nil {
 		return int(fault.Done)
@@ -94,34 +100,40 @@ func (p process) main(ctx context.Context, steps []step.Step) int {
 	return int(fault.CodeOf(err))
 }
 
-func (p process) host(raw io.Writer) (host.Host, error) {
+func (p process) host(raw io.Writer) (host.Kind, host.Host, error) {
 	env := host.Environment{Getenv: p.getenv, Stdout: func(line string) { fmt.Fprintln(p.stdout, line) },
 		Command: func(line string) { fmt.Fprintln(raw, line) }}
 	wanted := p.getenv("BACKSTEP_HOST")
 	var names []string
 	for _, k := range hosts() {
 		if wanted == k.Name || wanted == "" && k.Detect(p.getenv) {
-			return k.New(env), nil
+			return k, k.New(env), nil
 		}
 		names = append(names, k.Name)
 	}
-	return nil, fault.Inputf("host %q is not one of %s", wanted, strings.Join(names, ", ")).At("BACKSTEP_HOST")
+	return host.Kind{}, nil, fault.Inputf("host %q is not one of %s", wanted, strings.Join(names, ", ")).At("BACKSTEP_HOST")
 }
 
-func (p process) dispatch(ctx context.Context, h host.Host, secrets *secret.Known, steps []step.Step) error {
-	args := p.args
+func (p process) dispatch(ctx context.Context, r reading) error {
+	args, steps := p.args, r.steps
 	if len(args) > 0 && (args[0] == "--version" || args[0] == "-version" || args[0] == "version") {
 		fmt.Fprintln(p.stdout, version())
 		return nil
 	}
 	if len(steps) == 1 {
-		return p.step(ctx, h, secrets, steps[0], args)
+		return r.run(ctx, steps[0], args)
+	}
+	if told := p.getenv(r.kind.Prefix + "STEP"); len(args) == 0 && told != "" {
+		args = []string{told}
+	}
+	if len(args) == 0 && r.told() {
+		return fault.Inputf("nothing says which step is to run").At(r.kind.Prefix+"STEP").WithHint("set step to one of %s", strings.Join(stepNames(steps), ", "))
 	}
 	if len(args) == 0 || isHelp(args[0]) {
 		return p.help(steps, args[min(len(args), 1):])
 	}
-	if args[0] == "completion" && len(args) == 2 {
-		script, err := completion(args[1], steps)
+	if args[0] == "completion" {
+		script, err := completion(args[1:], steps)
 		fmt.Fprint(p.stdout, script)
 		return err
 	}
@@ -129,53 +141,46 @@ func (p process) dispatch(ctx context.Context, h host.Host, secrets *secret.Know
 	if err != nil {
 		return err
 	}
-	return p.step(ctx, h, secrets, s, args[1:])
+	return r.run(ctx, s, args[1:])
 }
 
 // help prints the help of the step that args name, or what there is.
 func (p process) help(steps []step.Step, args []string) error {
 	if len(args) == 0 {
-		fmt.Fprint(p.stdout, overview(steps))
+		fmt.Fprint(p.stdout, overview(steps, p.columns()))
 		return nil
 	}
 	s, err := find(steps, args[0])
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(p.stdout, Help(s))
+	fmt.Fprint(p.stdout, Help(s, p.columns()))
 	return nil
 }
 
-// step reads the inputs of s and runs it.
-func (p process) step(ctx context.Context, h host.Host, secrets *secret.Known, s step.Step, args []string) error {
+// run reads the inputs of s and runs it.
+func (r reading) run(ctx context.Context, s step.Step, args []string) error {
 	logs := logging{}
 	inputs := append(slices.Clone(s.Inputs), logs.inputs()...)
 	given, err := parse(s.Name, s.Words, inputs, args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(p.stdout, Help(s))
+		fmt.Fprint(r.stdout, Help(s, r.columns()))
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	err = input.Read(inputs, func(in input.Input) (string, string) {
-		value, source := given[in.Name], "--"+in.Name
-		if value == "" {
-			value, source = h.Input(in.Name)
-		}
-		if k, ok := h.(host.Keeper); ok && value == "" && in.Handed && !s.Operator {
-			value, source = k.Handed(in.Name)
-		}
-		if in.Secret {
-			secrets.Learn(value)
-		}
-		return value, source
-	})
-	if err != nil {
+	r.step, r.flags = s, given
+	if err := r.read(inputs); err != nil {
 		return err
 	}
-	return s.Run(ctx, &step.Runtime{Host: h, Log: logs.logger(p.stderr), Stdout: p.stdout, Stderr: p.stderr,
-		Terminal: p.terminal, Secrets: secrets, Getenv: p.getenv, Now: p.now})
+	if h, ok := r.host.(host.Starter); ok && !s.Operator {
+		if err := h.Start(); err != nil {
+			return err
+		}
+	}
+	return s.Run(ctx, &step.Runtime{Host: r.host, Log: logs.logger(r.stderr), Stdout: r.stdout, Stderr: r.stderr,
+		Terminal: r.terminal, Secrets: r.secrets, Getenv: r.getenv, Now: r.now})
 }
 
 // parse reads flags. A flag can be repeated for an input that takes several values.
@@ -209,16 +214,22 @@ func parse(name string, words []string, inputs []input.Input, args []string) (ma
 	case errors.Is(err, flag.ErrHelp):
 		return nil, err
 	case err != nil:
-		var known []string
-		for _, in := range inputs {
-			known = append(known, "--"+in.Name)
-		}
-		return nil, fault.Inputf("%w", err).WithHint("%s takes %s", name, strings.Join(known, ", "))
+		return nil, fault.Inputf("%w", err).WithHint("%s", taken(name, names(inputs), err))
 	case flags.NArg() > 0:
 		return nil, fault.Inputf("%q is neither a flag nor the value of one", flags.Arg(0)).
 			WithHint("inputs are given as --name value")
 	}
 	return given, nil
+}
+
+// taken is the hint to a flag that was refused: the one that was meant, or all of them.
+func taken(step string, known []string, err error) string {
+	if wrong, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		if near := input.Nearest(strings.TrimPrefix(wrong, "-"), known); near != "" {
+			return "did you mean --" + near + "?"
+		}
+	}
+	return step + " takes --" + strings.Join(known, ", --")
 }
 
 // report prints err, each of its members with its hint, and marks the run with it.
@@ -278,14 +289,17 @@ func (l *logging) logger(w io.Writer) *slog.Logger {
 
 // find is the step called name, or the fault that there is none.
 func find(steps []step.Step, name string) (step.Step, error) {
-	i := slices.IndexFunc(steps, func(s step.Step) bool { return s.Name == name })
-	if i < 0 {
-		return step.Step{}, fault.Inputf("%q is not a step or a command", name).WithHint("they are %s", strings.Join(names(steps), ", "))
+	if i := slices.IndexFunc(steps, func(s step.Step) bool { return s.Name == name }); i >= 0 {
+		return steps[i], nil
 	}
-	return steps[i], nil
+	none := fault.Inputf("%q is not a step or a command", name)
+	if near := input.Nearest(name, stepNames(steps)); near != "" {
+		return step.Step{}, none.WithHint("did you mean %s?", near)
+	}
+	return step.Step{}, none.WithHint("they are %s", strings.Join(stepNames(steps), ", "))
 }
 
-func names(steps []step.Step) []string {
+func stepNames(steps []step.Step) []string {
 	var all []string
 	for _, s := range steps {
 		all = append(all, s.Name)

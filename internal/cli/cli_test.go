@@ -19,6 +19,9 @@ import (
 func run(env map[string]string, steps []step.Step, args ...string) (said, complaints string, code fault.Code) {
 	var out, err bytes.Buffer
 	p := process{args: args, stdout: &out, stderr: &err, getenv: func(name string) string { return env[name] }, now: time.Now}
+	for name, value := range env {
+		p.environ = append(p.environ, name+"="+value)
+	}
 	code = fault.Code(p.main(context.Background(), steps))
 	return out.String(), err.String(), code
 }

@@ -8,10 +8,13 @@ import (
 	"github.com/backstep/backstep/internal/step"
 )
 
-// completion is the completion script of a shell: bash, zsh or fish.
-func completion(shell string, steps []step.Step) (string, error) {
+// completion is the completion script of the shell that args name: bash, zsh or fish.
+func completion(args []string, steps []step.Step) (string, error) {
+	if len(args) != 1 {
+		return "", fault.Inputf("completion wants the name of a shell").WithHint("backstep completion bash, zsh or fish")
+	}
 	var b strings.Builder
-	switch shell {
+	switch shell := args[0]; shell {
 	case "bash", "zsh":
 		if shell == "zsh" {
 			b.WriteString("autoload -U +X bashcompinit && bashcompinit\n")

@@ -2,54 +2,85 @@ package cli
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/step"
 )
 
-func overview(steps []step.Step) string {
+// What help is wide, in columns: what the terminal says in COLUMNS, within bounds.
+const (
+	widthDefault = 80
+	widthLeast   = 40
+)
+
+func (p process) columns() int {
+	if n, err := strconv.Atoi(p.getenv("COLUMNS")); err == nil && n > 0 {
+		return min(max(n, widthLeast), widthDefault)
+	}
+	return widthDefault
+}
+
+func overview(steps []step.Step, width int) string {
 	var b strings.Builder
 	b.WriteString("backstep: CI steps that can step back\n\nUsage: backstep STEP [--input value …]\n")
 	for _, operator := range []bool{false, true} {
 		b.WriteString(map[bool]string{false: "\nSteps\n", true: "\nFor operators\n"}[operator])
-		w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+		var rows [][2]string
 		for _, s := range steps {
 			if s.Operator == operator {
-				fmt.Fprintf(w, "  %s\t%s\n", s.Name, s.Summary)
+				rows = append(rows, [2]string{s.Name, s.Summary})
 			}
 		}
-		w.Flush()
+		b.WriteString(table(rows, width))
 	}
 	b.WriteString("\nExit codes\n")
+	var codes [][2]string
 	for _, c := range fault.Codes {
-		fmt.Fprintf(&b, "  %d  %s\n", c.Code, c.Means)
+		codes = append(codes, [2]string{fmt.Sprint(c.Code), c.Means})
 	}
-	b.WriteString("\nbackstep help STEP tells its inputs and outputs; backstep completion bash, zsh or fish completes them.\n")
+	b.WriteString(table(codes, width))
+	b.WriteString("\n" + wrap("backstep help STEP tells its inputs and outputs; backstep completion bash, zsh or fish completes them.", width) + "\n")
 	return b.String()
 }
 
-// Help is the help of one step, as --help prints it.
-func Help(s step.Step) string {
+// table is two columns, of which the second is wrapped.
+func table(rows [][2]string, width int) string {
+	first := 0
+	for _, r := range rows {
+		first = max(first, len(r[0]))
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "backstep %s: %s\n\n%s\n\nInputs, as flags or environment variables\n", s.Name, s.Summary, wrap(s.Doc))
+	for _, r := range rows {
+		left := fmt.Sprintf("  %-*s   ", first, r[0])
+		text := wrap(r[1], width-len(left))
+		b.WriteString(left + strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", len(left))) + "\n")
+	}
+	return b.String()
+}
+
+// Help is the help of one step, as --help prints it, at most width columns wide where words allow.
+func Help(s step.Step, width int) string {
+	var b strings.Builder
+	b.WriteString(wrap("backstep "+s.Name+": "+s.Summary, width) + "\n\n" + wrap(s.Doc, width) + "\n\nInputs, as flags or environment variables\n")
+	const indent = "        "
 	inputs := append(append([]input.Input{}, s.Inputs...), (&logging{}).inputs()...)
 	for _, in := range inputs {
 		fmt.Fprintf(&b, "  --%s  (%s)\n", in.Name, input.Variable(in.Name))
-		for line := range strings.Lines(wrap(in.Help + rules(in))) {
-			b.WriteString("        " + line)
+		for line := range strings.Lines(wrap(in.Help+rules(in), width-len(indent))) {
+			b.WriteString(indent + line)
 		}
 		b.WriteString("\n")
 	}
 	if len(s.Outputs) > 0 {
 		b.WriteString("\nOutputs\n")
-		w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+		var rows [][2]string
 		for _, out := range s.Outputs {
-			fmt.Fprintf(w, "  %s\t%s\n", out.Name, out.Help)
+			rows = append(rows, [2]string{out.Name, out.Help})
 		}
-		w.Flush()
+		b.WriteString(table(rows, width))
 	}
 	return b.String()
 }
@@ -71,9 +102,8 @@ func rules(in input.Input) string {
 	return rules
 }
 
-// wrap breaks text at 88 columns.
-func wrap(text string) string {
-	const width = 88
+// wrap breaks text between words, so that its lines have at most width columns.
+func wrap(text string, width int) string {
 	var b strings.Builder
 	column := 0
 	for _, word := range strings.Fields(text) {

@@ -341,33 +341,11 @@ func (r *reader) unknown(fields map[string]field, known []string) {
 			continue
 		}
 		fault := fault.Inputf("%q is not a key here: want one of %s", name, strings.Join(known, ", "))
-		near := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
-		if distance(name, near) <= len(name)/2 {
+		if near := input.Nearest(name, known); near != "" {
 			fault = fault.WithHint("did you mean %s?", near)
 		}
 		r.faults = append(r.faults, r.placed(f.key, fault))
 	}
-}
-
-// distance is how many letters have to be changed, added or left out to make b of a (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // scalar is one value, or, where a reference is allowed, what {env: NAME} refers to.

@@ -22,7 +22,7 @@ import (
 // Deployment is what a deploy is asked to do.
 type Deployment struct {
 	Image         string // registry/name with a tag or a digest
-	Version       string // SemVer without v; "" is what the image says
+	Version       string // SemVer without v; "" is what the image says, else its tag
 	AllowOlder    bool   // also when its version is lower than that of what is live
 	ThroughFreeze string // why it may pass a freeze; "" is not
 	TakeOver      string // why it may take the place of a verify under way; "" is not
@@ -144,8 +144,22 @@ func (x *Executor) resolveAndLook(ctx context.Context, d Deployment) (ref regist
 		now = after.sight
 	}
 	both.Wait()
-	r.Version, r.Config = cmp.Or(d.Version, r.Version), x.configs.sealed()
+	r.Version, r.Config = x.versionOf(d, ref, r), x.configs.sealed()
 	return ref, r, now, cmp.Or(unresolved, err)
+}
+
+// versionOf is what the caller says, else what the image says, else the tag when that is SemVer, with or without v. A tag that
+// says something else is told.
+func (x *Executor) versionOf(d Deployment, ref registry.Reference, r release.Release) string {
+	said := cmp.Or(d.Version, r.Version)
+	tagged := strings.TrimPrefix(ref.Tag, "v")
+	if release.ParseVersion(tagged) != nil {
+		return said
+	}
+	if said != "" && said != tagged {
+		x.log.Warn("the tag is not the version of the release", "tag", ref.Tag, "version", said)
+	}
+	return cmp.Or(said, tagged)
 }
 
 // moveIn writes down what serves before the first release. The error is errMoved then.

@@ -459,8 +459,12 @@ func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 		x.log.Warn("there is no verdict at this share, and little against the release: it goes on", "why", e.Reason)
 		return nil
 	}
-	if e.Verdict != verdict.Pass {
-		return fmt.Errorf("the verdict is %s: %s", e.Verdict, e.Reason)
+	switch e.Verdict {
+	case verdict.Pass:
+		return nil
+	case verdict.Unknown:
+		return fault.Errorf(fault.VerdictUnknown, "the verdict is unknown: %s", e.Reason).
+			WithHint("%d requests came within the bake of this share: give it a longer bake or a higher rate, or choose --on-unknown promote, so that verify judges it with all the traffic", e.Seen.Requests)
 	}
-	return nil
+	return fmt.Errorf("the verdict is %s: %s", e.Verdict, e.Reason)
 }

@@ -37,6 +37,17 @@ var Codes = []struct {
 	{Refused, "frozen, quarantined or locked"},
 }
 
+// Means is what the code says of how a process ended; the system's own when it is not one of ours, such as that of a process that
+// a signal has killed.
+func (c Code) Means() string {
+	for _, known := range Codes {
+		if known.Code == c {
+			return known.Means
+		}
+	}
+	return "ended by the system"
+}
+
 // Error is an error with a code and, when they are known, a place and a hint.
 type Error struct {
 	Code  Code

@@ -4,7 +4,6 @@ package gen
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/backstep/backstep/internal/config"
+	"github.com/backstep/backstep/internal/host/gitlab"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/step"
 )
@@ -78,7 +78,9 @@ func union(steps []step.Step) ([]input.Input, []input.Output, error) {
 	return inputs, outputs, nil
 }
 
-// action is a container action of GitHub. Values reach the step by INPUT_ variables, never by arguments.
+// action is a container action of GitHub. Values reach the step by INPUT_ variables, never by arguments. It has no defaults: they
+// would arrive as if somebody had written them, and go before the variables around the step. Where an empty value means
+// something there is one, so that the two can be told apart.
 func action(name, summary string, inputs []input.Input, outputs []input.Output, subcommand string, needsShell bool) *yaml.Node {
 	from := image
 	if needsShell {
@@ -86,8 +88,15 @@ func action(name, summary string, inputs []input.Input, outputs []input.Output, 
 	}
 	in := mapping()
 	for _, i := range inputs {
-		one := mapping("description", text(help(i)), "required", boolean(i.Required))
-		if def := cmp.Or(i.ByAction, i.Default); def != "" {
+		description, def := help(i), i.ByAction
+		switch {
+		case i.Blank:
+			def = i.Default
+		case i.Default != "":
+			description += " Default: " + i.Default
+		}
+		one := mapping("description", text(description), "required", boolean(i.Required))
+		if def != "" {
 			put(one, "default", quoted(def))
 		}
 		put(in, i.Name, one)
@@ -103,15 +112,23 @@ func action(name, summary string, inputs []input.Input, outputs []input.Output, 
 }
 
 // template is a component of GitLab. Values reach the step by variables that are not expanded, never by the
-// script. A required input that another step has as an output may be left out: GitLab lets the variables of a
-// dotenv report go before those of the job. What is secret is no input, since inputs are shown to everybody.
+// script, where a shell would read them. GitLab lets the variables of a dotenv report go before those of the job, so they have
+// names that no report has; and only the jobs that the user names hand anything on. A required input that another step has as
+// an output may be left out. What is secret is no input, since inputs are shown to everybody.
 func template(s step.Step) []byte {
+	when := mapping("if", text("$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH"))
+	if s.ByHand {
+		put(when, "when", text("manual"))
+		put(when, "allow_failure", boolean(true))
+	}
 	in := mapping(
 		"job-name", mapping("description", text("The name of the job."), "default", text(s.Name)),
 		"stage", mapping("description", text("The stage of the job."), "default", text("deploy")),
 		"image", mapping("description", text("The image with backstep in it; it needs a shell."), "default", text(shell)),
-		"rules", mapping("description", text("When the job runs, as in rules of a job."), "type", text("array"),
-			"default", sequence(mapping("when", text("on_success")))),
+		"rules", mapping("description", text("When the job runs, as in rules of a job; on the default branch only."), "type", text("array"),
+			"default", sequence(when)),
+		"from", mapping("description", text("The jobs whose outputs are taken, such as build-image for deploy; of all others nothing is."), "type", text("array"),
+			"default", sequence()),
 	)
 	about := "# " + header + "\n"
 	variables := mapping()
@@ -151,12 +168,14 @@ func template(s step.Step) []byte {
 			name = "release-image" // image is the job's own
 		}
 		put(in, name, one)
-		put(variables, input.Variable(i.Name), mapping("value", quoted("$[[ inputs."+name+" ]]"), "expand", boolean(false)))
+		put(variables, gitlab.Kind().Variables(i.Name)[0], mapping("value", quoted("$[[ inputs."+name+" ]]"), "expand", boolean(false)))
 	}
 	job := mapping(
 		"stage", quoted("$[[ inputs.stage ]]"),
 		"image", mapping("name", quoted("$[[ inputs.image ]]"), "entrypoint", sequence(quoted(""))),
 		"rules", quoted("$[[ inputs.rules ]]"),
+		"dependencies", quoted("$[[ inputs.from ]]"),
+		"interruptible", boolean(false),
 		"variables", variables,
 		"script", sequence(text("backstep "+s.Name)),
 		"artifacts", mapping("when", text("always"), "paths", sequence(text("backstep-outputs.json")),

@@ -2,6 +2,8 @@ package gen
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -39,8 +41,8 @@ func TestNastyHelp(t *testing.T) {
 	if err := yaml.Unmarshal(files["actions/sample/action.yml"], &action); err != nil {
 		t.Fatal(err)
 	}
-	if got := action.Inputs["mode"]; got.Description != nasty+" One of yes, no." || got.Default != "no" {
-		t.Errorf("input mode is %+v", got)
+	if got := action.Inputs["mode"]; got.Description != nasty+" One of yes, no. Default: no" || got.Default != "" {
+		t.Errorf("input mode is %+v: a default would go before what is written", got)
 	}
 	if len(action.Runs.Args) != 1 || action.Runs.Args[0] != "sample" {
 		t.Errorf("arguments %q: want the step alone", action.Runs.Args)
@@ -81,8 +83,8 @@ func TestNastyHelp(t *testing.T) {
 		if len(j.Script) != 1 || j.Script[0] != "backstep sample" {
 			t.Errorf("script %q", j.Script)
 		}
-		if v := j.Variables["BACKSTEP_MODE"]; v.Value != "$[[ inputs.mode ]]" || v.Expand {
-			t.Errorf("BACKSTEP_MODE is %+v", v)
+		if v := j.Variables["BACKSTEP_INPUT_MODE"]; v.Value != "$[[ inputs.mode ]]" || v.Expand {
+			t.Errorf("BACKSTEP_INPUT_MODE is %+v", v)
 		}
 	}
 }
@@ -133,6 +135,45 @@ func TestComponentInputs(t *testing.T) {
 	}
 	if got := in["rules"]; got.Type != "array" || !strings.Contains(job, "rules: \"$[[ inputs.rules ]]\"") {
 		t.Errorf("input rules is %+v in\n%s", got, job)
+	}
+}
+
+// A component runs on the default branch only, takes the outputs of no job that is not named, and is never cancelled half-way; what a
+// person starts does not start by itself.
+func TestComponentsRunWhereTheyShould(t *testing.T) {
+	for _, byHand := range []bool{false, true} {
+		s := sample("help")
+		s.ByHand = byHand
+		files, err := Files([]step.Step{s}, config.Kinds{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec, job, _ := strings.Cut(string(files["templates/sample/template.yml"]), "---\n")
+		var component struct {
+			Spec struct {
+				Inputs map[string]struct{ Default any }
+			}
+		}
+		var jobs map[string]struct {
+			Dependencies  string
+			Interruptible *bool
+		}
+		if err := errors.Join(yaml.Unmarshal([]byte(spec), &component), yaml.Unmarshal([]byte(job), &jobs)); err != nil {
+			t.Fatal(err)
+		}
+		want := "[map[if:$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH]]"
+		if byHand {
+			want = "[map[allow_failure:true if:$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH when:manual]]"
+		}
+		in := component.Spec.Inputs
+		if got := fmt.Sprint(in["rules"].Default); got != want {
+			t.Errorf("by hand %v: rules %s, want %s", byHand, got, want)
+		}
+		for _, j := range jobs {
+			if fmt.Sprint(in["from"].Default) != "[]" || j.Dependencies != "$[[ inputs.from ]]" || j.Interruptible == nil || *j.Interruptible {
+				t.Errorf("the job is %+v, and from %v", j, in["from"])
+			}
+		}
 	}
 }
 

@@ -2,7 +2,13 @@
 // annotations go. What only some hosts can do is an interface of its own.
 package host
 
-import "context"
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/backstep/backstep/internal/input"
+)
 
 // Run is the CI run that a step is part of. Any field can be empty.
 type Run struct {
@@ -23,11 +29,15 @@ type Host interface {
 	Secrets() []string
 	// Run tells the run from the host's own variables.
 	Run() Run
-	// Input is the value of the input called name and the variable it came from; "" is unset.
-	Input(name string) (value, source string)
 	// Output hands a value to later steps. What would not survive the host's format is an error, unless the host
 	// has another place for it; the value that was there before never stays.
 	Output(name, value string) error
+}
+
+// Starter hands outputs on in a file that can be there already, from an earlier job or from the repository.
+type Starter interface {
+	// Start is called before a step runs: what others have written there is not handed on as the step's own.
+	Start() error
 }
 
 // Keeper keeps outputs where later steps of the same job find them.
@@ -53,6 +63,12 @@ type Issuer interface {
 	Token(ctx context.Context, audience string) (string, error)
 }
 
+// Registrar has a login of the job's own for the registry that belongs to the host.
+type Registrar interface {
+	// RegistryLogin is the login for the registry called name, host:port; "" and "" when the host has none for it.
+	RegistryLogin(name string) (username, password string)
+}
+
 // Level is how bad an annotation is.
 type Level string
 
@@ -74,6 +90,28 @@ type Kind struct {
 	Help   string
 	Detect func(getenv func(string) string) bool
 	New    func(Environment) Host
+
+	Prefix  string                                    // of the variables by which the host hands a step what it is told, and nothing else
+	Beside  []string                                  // inputs that the host itself sets beside those of the step, in kebab-case
+	Default bool                                      // the host hands on defaults too: a value that is one counts as not given
+	Decode  func(in input.Input, value string) string // how the host writes lists and maps; nil is one a line
+}
+
+// Variables are the environment variables that an input is read from, those of the host's own first: what is written at the step
+// goes before what stands around it.
+func (k Kind) Variables(name string) []string {
+	upper := strings.ToUpper(name)
+	all := []string{k.Prefix + strings.ReplaceAll(upper, "-", "_"), k.Prefix + upper, input.Variable(name)}
+	return slices.Compact(all)
+}
+
+// Told is the name of the input that the host hands on in a variable, or "" when the variable is of something else.
+func (k Kind) Told(variable string) string {
+	name, ok := strings.CutPrefix(variable, k.Prefix)
+	if !ok {
+		return ""
+	}
+	return strings.ToLower(strings.ReplaceAll(name, "_", "-"))
 }
 
 // Environment is what a host reads and writes: the process's own, or a test's.

@@ -45,6 +45,7 @@ type Input struct {
 	Secret   bool     // masked before anything is logged; only by reference in a file
 	Starts   bool     // a release is started with it: it is part of the release's configuration
 	Handed   bool     // an earlier step's output of the same name is taken when nothing else is given
+	Blank    bool     // an empty value is one of its own, and not the same as none
 	Inner    []Input  // of each section
 	set      func([]string) error
 	key      func(string) error // what a map's keys have to be
@@ -283,6 +284,35 @@ func (in Input) Or(value string) Input { in.Default = value; return in }
 // never becomes an input: the reason of a verdict is not the reason of a rollback.
 func (in Input) FromStep() Input { in.Handed = true; return in }
 
+// And is an input that sets other as well: two steps in one are told the same.
+func (in Input) And(other Input) Input {
+	set := in.set
+	in.set = func(values []string) error {
+		if err := set(values); err != nil {
+			return err
+		}
+		return other.set(values)
+	}
+	return in
+}
+
+// MayBeEmpty says that an empty value is one of its own, and not the same as none.
+func (in Input) MayBeEmpty() Input { in.Blank = true; return in }
+
+// Empty takes an empty value that was given on purpose, at source: where it means nothing and there is a default, or has to be
+// one, it is a fault, since it is most likely a variable that nobody has set.
+func (in Input) Empty(source string) error {
+	switch {
+	case in.Blank:
+		return in.Set([]string{""})
+	case in.Required:
+		return fault.Inputf("it is empty: %s", in.Help).At(source)
+	case in.Default != "":
+		return fault.Inputf("it is empty").At(source).WithHint("leave it out for the default, %s", in.Default)
+	}
+	return nil
+}
+
 // OfRelease says that a release is started with the value: another value makes another release.
 func (in Input) OfRelease() Input { in.Starts = true; return in }
 
@@ -362,7 +392,7 @@ func Lines(s string) []string {
 }
 
 // Read sets every input from what lookup finds, else from its default, and reports all faults at once.
-// An empty value counts as unset, since GitHub cannot tell the two apart. The place of a fault is the
+// An empty value counts as unset, since most hosts cannot tell the two apart; see Empty for what was given on purpose. The place of a fault is the
 // source that lookup names, for example "--image" or "INPUT_IMAGE".
 func Read(inputs []Input, lookup func(Input) (value, source string)) error {
 	var faults []error

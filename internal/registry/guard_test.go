@@ -36,7 +36,7 @@ func (h *heard) note(r *http.Request) {
 func dialed(t *testing.T, host string, plain, encrypted *httptest.Server, l Login) *Client {
 	t.Helper()
 	l.username, l.password = "ada", secret.New("hunter2")
-	c, err := l.Client(nil, secret.NewKnown(), host+"/shop")
+	c, err := l.Client(nil, secret.NewKnown(nil), host+"/shop")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -260,15 +260,15 @@ func (c *Client) Image(ctx context.Context, r release.Release, os, arch string) 
 	}
 	img, err := remote.Image(ref, options...)
 	if err != nil {
-		return Image{}, told("read "+ref.String(), ref.Repository, err)
+		return Image{}, c.told("read "+ref.String(), ref.Repository, err)
 	}
 	file, err := img.ConfigFile()
 	if err != nil {
-		return Image{}, told("read the configuration of "+ref.String(), ref.Repository, err)
+		return Image{}, c.told("read the configuration of "+ref.String(), ref.Repository, err)
 	}
 	layers, err := img.Layers()
 	if err != nil {
-		return Image{}, told("read the layers of "+ref.String(), ref.Repository, err)
+		return Image{}, c.told("read the layers of "+ref.String(), ref.Repository, err)
 	}
 	out := Image{Entrypoint: append(slices.Clone(file.Config.Entrypoint), file.Config.Cmd...),
 		Env: file.Config.Env, Dir: file.Config.WorkingDir}
@@ -307,7 +307,7 @@ func (c *Client) Push(ctx context.Context, repository string, img v1.Image, tags
 		return "", err
 	}
 	if err := remote.Write(ref, img, options...); err != nil {
-		return "", told("push "+ref.String(), ref.Repository, err)
+		return "", c.told("push "+ref.String(), ref.Repository, err)
 	}
 	r := release.Release{Digest: release.Digest(hash.String()), Repository: repository}
 	return r.Digest, c.Tag(ctx, r, tags...)
@@ -329,7 +329,7 @@ func (c *Client) Base(ctx context.Context, ref Reference, os, arch string) (v1.I
 	}
 	img, err := remote.Image(digest, append(options, remote.WithPlatform(v1.Platform{OS: os, Architecture: arch}))...)
 	if err != nil {
-		return nil, told("read "+r.Reference(), digest.Repository, err)
+		return nil, c.told("read "+r.Reference(), digest.Repository, err)
 	}
 	return img, nil
 }

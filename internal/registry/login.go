@@ -34,11 +34,13 @@ func (l *Login) Inputs() []input.Input {
 	}
 }
 
-// Client is a client that logs in to the registry of repository, and to all others as docker login has it.
+// Client is a client that logs in to the registry of repository, and to all others as docker login has it. When nobody has
+// logged in there, the host's own login for its own registry is taken.
 func (l *Login) Client(h host.Host, secrets *secret.Known, repository string) (*Client, error) {
 	c := New()
 	c.host, _, _ = strings.Cut(repository, "/")
 	c.plain, c.realm = l.plain, l.realm
+	c.own = ownLogin(h, secrets, c.host)
 	given := !l.password.IsZero() || l.audience != ""
 	switch {
 	case !given && l.username == "":
@@ -64,11 +66,25 @@ func (l *Login) Client(h host.Host, secrets *secret.Known, repository string) (*
 	return c, nil
 }
 
+// ownLogin is the login that the host itself has for the registry called name, or nil.
+func ownLogin(h host.Host, secrets *secret.Known, name string) *login {
+	r, ok := h.(host.Registrar)
+	if !ok {
+		return nil
+	}
+	username, password := r.RegistryLogin(name)
+	if username == "" || password == "" {
+		return nil
+	}
+	return &login{Login: Login{username: username, password: secrets.Learn(password)}, registry: name}
+}
+
 // login is the credentials of a Login; a token is asked for when it is needed.
 type login struct {
 	Login
-	issuer  host.Issuer
-	secrets *secret.Known
+	issuer   host.Issuer
+	secrets  *secret.Known
+	registry string // that it is for, when it is the host's own
 }
 
 var _ authn.ContextAuthenticator = (*login)(nil)
@@ -94,7 +110,11 @@ func (c *Client) authenticator(ctx context.Context, at authn.Resource) (authn.Au
 	if c.login != nil && c.host == at.RegistryStr() {
 		return c.login, nil
 	}
-	return authn.Resolve(ctx, authn.DefaultKeychain, at)
+	found, err := authn.Resolve(ctx, authn.DefaultKeychain, at)
+	if err == nil && found == authn.Anonymous && c.own != nil && c.own.registry == at.RegistryStr() {
+		return c.own, nil
+	}
+	return found, err
 }
 
 // Knows says whether a login was given for the registry of repository.

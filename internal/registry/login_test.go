@@ -5,10 +5,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/host"
+	"github.com/backstep/backstep/internal/host/github"
+	"github.com/backstep/backstep/internal/host/gitlab"
 	"github.com/backstep/backstep/internal/host/plain"
 	"github.com/backstep/backstep/internal/input"
 	"github.com/backstep/backstep/internal/registry"
@@ -87,6 +91,54 @@ func TestLogin(t *testing.T) {
 		var auth struct{ Username, Password string }
 		if err != nil || json.Unmarshal(raw, &auth) != nil || auth.Password != want || client.Knows(repository) != (want != "") {
 			t.Errorf("%s: %s, %v", repository, raw, err)
+		}
+	}
+}
+
+// Where nobody has logged in, the host's own login is taken for the host's own registry, and goes to no other.
+func TestTheHostsOwnLogin(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	const hub = "https://github.com"
+	for _, c := range []struct {
+		what, repository string
+		env              map[string]string
+		want             string // of the login, in words
+	}{
+		{"ghcr.io", "ghcr.io/acme/shop", map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": hub, "GITHUB_ACTOR": "ada", "GITHUB_TOKEN": "job"}, "ada:job"},
+		{"the token of an action", "ghcr.io/acme/shop", map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": hub, "GITHUB_ACTOR": "ada", "INPUT_TOKEN": "job"}, "ada:job"},
+		{"another registry", "registry.example.com/acme/shop", map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": hub, "GITHUB_ACTOR": "ada", "GITHUB_TOKEN": "job"}, ""},
+		{"one that looks like it", "ghcr.io.example.com/acme/shop", map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": hub, "GITHUB_ACTOR": "ada", "GITHUB_TOKEN": "job"}, ""},
+		{"GitHub Enterprise Server", "containers.ghe.example.com/acme/shop", map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://ghe.example.com", "GITHUB_ACTOR": "ada", "GITHUB_TOKEN": "job"}, "ada:job"},
+		{"ghcr.io from there", "ghcr.io/acme/shop", map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://ghe.example.com", "GITHUB_ACTOR": "ada", "GITHUB_TOKEN": "job"}, ""},
+		{"no token", "ghcr.io/acme/shop", map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": hub, "GITHUB_ACTOR": "ada"}, ""},
+		{"GitLab", "registry.lab.example.com:5050/acme/shop", map[string]string{"GITLAB_CI": "true", "CI_REGISTRY": "registry.lab.example.com:5050", "CI_REGISTRY_USER": "gitlab-ci-token", "CI_REGISTRY_PASSWORD": "job"}, "gitlab-ci-token:job"},
+		{"another than GitLab's", "ghcr.io/acme/shop", map[string]string{"GITLAB_CI": "true", "CI_REGISTRY": "registry.lab.example.com", "CI_REGISTRY_USER": "gitlab-ci-token", "CI_REGISTRY_PASSWORD": "job"}, ""},
+		{"a shell", "ghcr.io/acme/shop", map[string]string{"GITHUB_TOKEN": "job", "GITHUB_ACTOR": "ada"}, ""},
+	} {
+		kinds := []host.Kind{github.Kind(), gitlab.Kind(), plain.Kind()}
+		get := func(name string) string { return c.env[name] }
+		kind := kinds[slices.IndexFunc(kinds, func(k host.Kind) bool { return k.Detect(get) })]
+		for given, want := range map[string]string{"": c.want, "pass": "eve:pass"} {
+			values := map[string]string{}
+			if given != "" {
+				values = map[string]string{"registry-username": "eve", "registry-password": given}
+			}
+			client, err := login(t, kind.New(host.Environment{Getenv: get, Stdout: func(string) {}, Command: func(string) {}}), c.repository, values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := client.EngineAuth(t.Context(), c.repository)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, _ := base64.URLEncoding.DecodeString(text)
+			var auth struct{ Username, Password string }
+			if err := json.Unmarshal(raw, &auth); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Trim(auth.Username+":"+auth.Password, ":"); got != want {
+				t.Errorf("%s, given %q: %s, want %s", c.what, given, got, want)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -61,6 +62,7 @@ type Client struct {
 	login *login // nil when there is none
 	plain bool   // it is asked without encryption
 	realm string // the host of its token service, when that is one of another domain
+	own   *login // the host's own, when nobody has logged in; nil when there is none
 
 	tryTimeout time.Duration // for one try of a small request
 	listTime   time.Duration // for a list of tags
@@ -214,7 +216,7 @@ func (c *Client) reach(ctx context.Context, repo name.Repository, action string)
 	}
 	t, err := transport.NewWithContext(ctx, repo.Registry, auth, guarded, []string{repo.Scope(action)})
 	if err != nil {
-		return nil, told(fmt.Sprintf("reach registry %s", repo.RegistryStr()), repo, err)
+		return nil, c.told(fmt.Sprintf("reach registry %s", repo.RegistryStr()), repo, err)
 	}
 	return t, nil
 }
@@ -239,10 +241,15 @@ func (c *Client) EngineAuth(ctx context.Context, repository string) (string, err
 }
 
 // told puts an error of the library into our words.
-func told(doing string, repo name.Repository, err error) error {
+func (c *Client) told(doing string, repo name.Repository, err error) error {
 	var refused *transport.Error
-	if errors.As(err, &refused) {
-		return answered(doing, repo.RegistryStr(), refused.StatusCode, firstDiagnostic(refused))
+	answers := errors.As(err, &refused)
+	// A registry on this machine was asked over https first: only when that was right does it matter how it went.
+	if named := unreachable(doing, repo, err); named != nil && (!answers || strings.Contains(refused.Error(), speaksTLS)) {
+		return named
+	}
+	if answers {
+		return answered{doing, repo.RegistryStr(), refused.StatusCode, firstDiagnostic(refused), c.refusedLogin(repo), ""}.fault()
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
@@ -254,23 +261,31 @@ func firstDiagnostic(e *transport.Error) string {
 	return ""
 }
 
-// answered is the error of a status that was not wanted.
-func answered(doing, registry string, status int, detail string) error {
-	text := fmt.Sprintf("the registry answered %d", status)
-	if detail != "" {
-		text += " " + detail
+// answered is a status that was not wanted.
+type answered struct {
+	doing, registry string
+	status          int
+	detail          string // what the registry says
+	login           string // what is to be said of the login that was given; "" when none was
+	served          string // when it serves again; "" when it does not say
+}
+
+func (a answered) fault() error {
+	text := fmt.Sprintf("the registry answered %d", a.status)
+	if a.detail != "" {
+		text += " " + a.detail
 	}
-	switch status {
+	switch a.status {
 	case http.StatusNotFound:
-		return fmt.Errorf("%s: %w", doing, ErrNotFound)
+		return fmt.Errorf("%s: %w", a.doing, ErrNotFound)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fault.Errorf(fault.Input, "%s: %w: %s", doing, ErrDenied, text).
-			WithHint("log in first: docker login %s", registry)
+		return fault.Errorf(fault.Input, "%s: %w: %s", a.doing, ErrDenied, text).
+			WithHint("%s", cmp.Or(a.login, "log in first: docker login "+a.registry))
 	case http.StatusTooManyRequests:
-		return fault.Errorf(fault.Failed, "%s: %w: %s", doing, ErrThrottled, text).
-			WithHint("try again later, or ask the registry for a higher limit")
+		return fault.Errorf(fault.Failed, "%s: %w: %s", a.doing, ErrThrottled, text).
+			WithHint("%s, or ask the registry for a higher limit", cmp.Or(a.served, "try again later"))
 	}
-	return fmt.Errorf("%s: %w", doing, refusal{text, status})
+	return fmt.Errorf("%s: %w", a.doing, refusal{text, a.status})
 }
 
 // refusal is an answer that says no, or not now.
@@ -297,6 +312,7 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
+	login  string // what is to be said of the login that was given; "" when none was
 }
 
 // errCut is wrapped by the error of an answer whose body ended early.
@@ -347,7 +363,7 @@ func (c *Client) once(ctx context.Context, action, method, repository, path stri
 	if int64(len(read)) > limit {
 		return reply{}, repo, fmt.Errorf("the answer is longer than %d bytes", limit)
 	}
-	return reply{response.StatusCode, response.Header, read}, repo, nil
+	return reply{response.StatusCode, response.Header, read, c.refusedLogin(repo)}, repo, nil
 }
 
 // unwanted is the error of an answer that was not the one wanted.
@@ -359,7 +375,7 @@ func (r reply) unwanted(doing string, repo name.Repository) error {
 	if json.Unmarshal(r.body, &body) == nil && len(body.Errors) > 0 {
 		detail = body.Errors[0].Code + " " + body.Errors[0].Message
 	}
-	return answered(doing, repo.RegistryStr(), r.status, strings.TrimSpace(detail))
+	return answered{doing, repo.RegistryStr(), r.status, strings.TrimSpace(detail), r.login, throttled(r.header, time.Now())}.fault()
 }
 
 // accepted are the manifests that we can read.

@@ -161,14 +161,21 @@ func cutOff(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.As(err, &timed) && timed.Timeout()
 }
 
-// retryAfter reads the header of RFC 9110, seconds or a date, up to the budget; 0 when there is none.
-func retryAfter(h http.Header, now time.Time) time.Duration {
+// retryAfter is how long to wait for the next try, up to the budget; 0 when the registry does not say.
+func retryAfter(h http.Header, now time.Time) time.Duration { return min(asksToWait(h, now), budget) }
+
+// asksToWait reads the header of RFC 9110, seconds or a date, and the end of a limit in seconds of Unix time, as GitHub has it; 0
+// when there is none.
+func asksToWait(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
 	if seconds, err := strconv.Atoi(value); err == nil && seconds > 0 {
-		return min(time.Duration(seconds)*time.Second, budget)
+		return time.Duration(seconds) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
-		return min(max(0, at.Sub(now)), budget)
+		return max(0, at.Sub(now))
+	}
+	if end, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil {
+		return max(0, time.Unix(end, 0).Sub(now))
 	}
 	return 0
 }

@@ -23,6 +23,7 @@ type Step struct {
 	Doc      string   // Markdown for the reference
 	Shell    bool     // runs other programs: its image is the one with a shell and git
 	Deploys  bool     // changes what is live
+	ByHand   bool     // a person starts it: no pipeline runs it by itself
 	Operator bool     // for a person at a terminal: no action and no template is made of it
 	Words    []string // the inputs that words before the first flag are for, in order
 	Inputs   []input.Input
@@ -41,6 +42,8 @@ type Runtime struct {
 	Secrets  *secret.Known // what must not leave: it is redacted from all that is printed, and from what is stored
 	Getenv   func(string) string
 	Now      func() time.Time
+
+	put map[string]string // what was handed on, by the names of outputs
 }
 
 // Value is what one declared output is set to.
@@ -52,6 +55,9 @@ type Value struct {
 // Outputs hands values to later steps through the host. All are tried.
 func (rt *Runtime) Outputs(values ...Value) error {
 	var faults []error
+	if rt.put == nil {
+		rt.put = map[string]string{}
+	}
 	for _, v := range values {
 		write := rt.Host.Output
 		if v.Output.Foreign {
@@ -60,6 +66,7 @@ func (rt *Runtime) Outputs(values ...Value) error {
 				write = b.Beside
 			}
 		}
+		rt.put[v.Output.Name] = v.Value
 		if err := write(v.Output.Name, v.Value); err != nil {
 			faults = append(faults, fmt.Errorf("write output %s: %w", v.Output.Name, err))
 		}
@@ -83,6 +90,19 @@ func (rt *Runtime) Summary(r Report) {
 			rt.Log.Warn("the summary could not be written", "error", err)
 		}
 	}
+}
+
+// The answers to a verdict of unknown.
+const (
+	Hold     = "hold"
+	RollBack = "rollback"
+	Promote  = "promote"
+)
+
+// OnUnknown declares what a verdict of unknown does, in each step that can come to one.
+func OnUnknown(p *string) input.Input {
+	return input.String(p, "on-unknown", "What an unknown verdict does. verify: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one). "+
+		"deploy, at a share of a canary: roll back, promote it to the next share, or hold to what backstep.yml says.").OneOf(Hold, RollBack, Promote).Or(Hold)
 }
 
 // The inputs that several steps share have one help text each.

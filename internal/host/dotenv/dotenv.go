@@ -34,6 +34,19 @@ func (r Report) Beside(name, value string) error {
 	return r.write(nil)
 }
 
+// Begin removes the report and what is beside it, unless this job has written them.
+func (r Report) Begin() error {
+	if r.Job != "" && Get(r.beside().Path, jobKey) == r.Job {
+		return nil
+	}
+	for _, path := range []string{r.Path, r.beside().Path} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("begin the outputs anew: %w", err)
+		}
+	}
+	return nil
+}
+
 // Set writes one output as BACKSTEP_NAME=value; a second value replaces the first. A value that would break a
 // limit is an error, and so that the others survive, the file stays without it.
 func (r Report) Set(name, value string) error {

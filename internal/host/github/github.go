@@ -2,10 +2,12 @@
 package github
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 
@@ -13,7 +15,6 @@ import (
 
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/host"
-	"github.com/backstep/backstep/internal/input"
 )
 
 // The limits of GitHub's runner.
@@ -28,6 +29,8 @@ func Kind() host.Kind {
 	return host.Kind{
 		Name:   "github",
 		Help:   "GitHub Actions, and Gitea's",
+		Prefix: "INPUT_",
+		Beside: []string{"step", "args", "entrypoint", "pre-entrypoint", "post-entrypoint"}, // step is of our action for all of them
 		Detect: func(getenv func(string) string) bool { return getenv("GITHUB_ACTIONS") == "true" },
 		New: func(env host.Environment) host.Host {
 			return &github{env: env, annotated: map[host.Level]int{},
@@ -48,6 +51,7 @@ var (
 	_ host.Issuer     = (*github)(nil)
 	_ host.Summarizer = (*github)(nil)
 	_ host.Annotator  = (*github)(nil)
+	_ host.Registrar  = (*github)(nil)
 )
 
 // lines hands each write on as a line.
@@ -80,18 +84,6 @@ func (g *github) Run() host.Run {
 	return r
 }
 
-// Input reads INPUT_ with the dashes of the name kept, as the runner sets it, then with underscores, as a
-// shell can set it, then BACKSTEP_.
-func (g *github) Input(name string) (string, string) {
-	upper := strings.ToUpper(name)
-	for _, v := range []string{"INPUT_" + upper, "INPUT_" + strings.ReplaceAll(upper, "-", "_"), input.Variable(name)} {
-		if value := g.env.Getenv(v); value != "" {
-			return value, v
-		}
-	}
-	return "", ""
-}
-
 // Output appends to GITHUB_OUTPUT. It does not use the library: its delimiter is fixed, so that a value which
 // contains it could set other outputs. Ours is new for each value.
 func (g *github) Output(name, value string) error {
@@ -121,6 +113,20 @@ func appendTo(path, text string) error {
 // Token asks the runner for the job's OIDC token.
 func (g *github) Token(ctx context.Context, audience string) (string, error) {
 	return g.commands.GetIDToken(ctx, audience)
+}
+
+// RegistryLogin is the job's token, for GitHub's own registry and no other: ghcr.io, or that of a GitHub Enterprise Server.
+func (g *github) RegistryLogin(name string) (username, password string) {
+	get := g.env.Getenv
+	own := "ghcr.io"
+	if server, err := url.Parse(get("GITHUB_SERVER_URL")); err == nil && server.Host != "" && server.Host != "github.com" {
+		own = "containers." + server.Host
+	}
+	token := cmp.Or(get("INPUT_TOKEN"), get("GITHUB_TOKEN"))
+	if name != own || token == "" {
+		return "", ""
+	}
+	return get("GITHUB_ACTOR"), token
 }
 
 // Mask hides each line of a secret.

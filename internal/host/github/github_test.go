@@ -90,15 +90,6 @@ func TestOutputFaults(t *testing.T) {
 	}
 }
 
-func TestInputSpellings(t *testing.T) {
-	h, _ := open(t, map[string]string{"INPUT_ON-FAIL": "dash", "INPUT_DRY_RUN": "underscore", "BACKSTEP_IMAGE": "own"})
-	for name, want := range map[string]string{"on-fail": "dash", "dry-run": "underscore", "image": "own", "reason": ""} {
-		if got, _ := h.Input(name); got != want {
-			t.Errorf("input %s is %q, want %q", name, got, want)
-		}
-	}
-}
-
 func TestCommandsStayOneLine(t *testing.T) {
 	h, said := open(t, nil)
 	h.(host.Annotator).Annotate(host.Error, "backstep.yml:3:1", "evil\n::set-output name=x::y")

@@ -8,7 +8,6 @@ import (
 
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/host/dotenv"
-	"github.com/backstep/backstep/internal/input"
 )
 
 // What GitLab takes of a dotenv report: bytes, and the least number of variables that an instance allows by
@@ -21,18 +20,22 @@ const (
 // Kind is the gitlab host.
 func Kind() host.Kind {
 	return host.Kind{
-		Name:   "gitlab",
-		Help:   "GitLab CI/CD",
-		Detect: func(getenv func(string) string) bool { return getenv("GITLAB_CI") != "" },
-		New:    func(env host.Environment) host.Host { return gitlab{env} },
+		Name:    "gitlab",
+		Help:    "GitLab CI/CD",
+		Prefix:  "BACKSTEP_INPUT_", // a dotenv report goes before the variables of a job, and none has these names
+		Default: true,
+		Detect:  func(getenv func(string) string) bool { return getenv("GITLAB_CI") != "" },
+		New:     func(env host.Environment) host.Host { return gitlab{env} },
 	}
 }
 
 type gitlab struct{ env host.Environment }
 
 var (
-	_ host.Host    = gitlab{}
-	_ host.Besider = gitlab{}
+	_ host.Host      = gitlab{}
+	_ host.Besider   = gitlab{}
+	_ host.Starter   = gitlab{}
+	_ host.Registrar = gitlab{}
 )
 
 func (g gitlab) Name() string { return "gitlab" }
@@ -47,12 +50,6 @@ func (g gitlab) Run() host.Run {
 	get := g.env.Getenv
 	return host.Run{ID: get("CI_PIPELINE_ID"), Attempt: get("CI_JOB_ID"), URL: get("CI_JOB_URL"), Actor: get("GITLAB_USER_LOGIN"),
 		Repository: get("CI_PROJECT_URL"), Commit: get("CI_COMMIT_SHA"), Ref: get("CI_COMMIT_REF_NAME")}
-}
-
-// Input reads BACKSTEP_, which the component sets.
-func (g gitlab) Input(name string) (string, string) {
-	v := input.Variable(name)
-	return g.env.Getenv(v), v
 }
 
 // Output writes to the dotenv report that the component declares. What a dotenv report cannot hold, such as
@@ -79,6 +76,19 @@ func (g gitlab) job() string {
 	h := hmac.New(sha256.New, []byte(g.env.Getenv("CI_JOB_TOKEN")))
 	h.Write([]byte(id))
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Start removes the report of others: GitLab has put the artifacts of earlier jobs into the folder, and a repository can
+// hold such a file.
+func (g gitlab) Start() error { return g.report().Begin() }
+
+// RegistryLogin is the job's login for the registry of the instance, wherever that is.
+func (g gitlab) RegistryLogin(name string) (username, password string) {
+	get := g.env.Getenv
+	if name == "" || name != get("CI_REGISTRY") {
+		return "", ""
+	}
+	return get("CI_REGISTRY_USER"), get("CI_REGISTRY_PASSWORD")
 }
 
 func (g gitlab) path() string {

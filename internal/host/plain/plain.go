@@ -4,6 +4,9 @@ package plain
 
 import (
 	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,9 +23,31 @@ func Kind() host.Kind {
 	return host.Kind{
 		Name:   "plain",
 		Help:   "a shell, or any other CI system",
+		Prefix: "PLUGIN_", // the settings of a plugin, on Drone, Woodpecker and CNB
+		Beside: []string{"step"},
+		Decode: settings,
 		Detect: func(func(string) string) bool { return true },
 		New:    func(env host.Environment) host.Host { return plain{env} },
 	}
+}
+
+// settings puts a list or a map of a plugin's settings one a line: a list arrives with commas, a map as JSON.
+func settings(in input.Input, value string) string {
+	switch {
+	case in.Type == input.MapOf && strings.HasPrefix(value, "{"):
+		var all map[string]any
+		if json.Unmarshal([]byte(value), &all) != nil {
+			return value
+		}
+		var lines []string
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			lines = append(lines, fmt.Sprintf("%s=%v", key, all[key]))
+		}
+		return strings.Join(lines, "\n")
+	case in.Type == input.ListOf && !strings.Contains(value, "\n"):
+		return strings.ReplaceAll(value, ",", "\n")
+	}
+	return value
 }
 
 type plain struct{ env host.Environment }
@@ -51,8 +76,12 @@ type system struct {
 // https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables,
 // https://woodpecker-ci.org/docs/usage/environment, https://docs.drone.io/pipeline/environment/reference/,
 // https://help.aliyun.com/en/yunxiao/user-guide/environment-variables (云效 Flow, which tells no address of a run),
-// https://ci.coding.net/docs/env.html, https://help.gitee.com/gitee-go/pipeline/parameter (tells none either).
+// https://ci.coding.net/docs/env.html, https://docs.cnb.cool/zh/build/build-in-env.html, https://help.gitee.com/gitee-go/pipeline/parameter (tells none either).
 var systems = []system{
+	{by: "CODING_BUILD_ID", id: []string{"CODING_BUILD_ID"}, url: []string{"CODING_BUILD_WEB_URL"}, actor: []string{"CODING_BUILD_USER"},
+		commit: []string{"CODING_COMMIT"}, named: []string{"CODING_BRANCH"}}, // before Jenkins, which it is made of
+	{by: "CNB", id: []string{"CNB_BUILD_ID"}, url: []string{"CNB_BUILD_WEB_URL"}, actor: []string{"CNB_BUILD_USER"},
+		repository: []string{"CNB_REPO_URL_HTTPS"}, commit: []string{"CNB_COMMIT"}, named: []string{"CNB_BRANCH"}},
 	{by: "BUILD_TAG", id: []string{"BUILD_TAG"}, url: []string{"BUILD_URL"}, actor: []string{"BUILD_USER_ID"},
 		repository: []string{"GIT_URL"}, commit: []string{"GIT_COMMIT"}, named: []string{"GIT_BRANCH"}},
 	{by: "DRONE", id: []string{"DRONE_REPO", "DRONE_BUILD_NUMBER"}, url: []string{"DRONE_BUILD_LINK"},
@@ -64,8 +93,6 @@ var systems = []system{
 	{by: "GITEE_PIPELINE_BUILD_NUMBER", id: []string{"GITEE_PIPELINE_NAME", "GITEE_PIPELINE_BUILD_NUMBER"},
 		actor: []string{"GITEE_PIPELINE_TRIGGER_USER"}, repository: []string{"GITEE_REPO"},
 		commit: []string{"GITEE_COMMIT"}, named: []string{"GITEE_BRANCH"}},
-	{by: "CODING_BUILD_ID", id: []string{"CODING_BUILD_ID"}, url: []string{"CODING_BUILD_WEB_URL"}, actor: []string{"CODING_BUILD_USER"},
-		commit: []string{"CODING_COMMIT"}, named: []string{"CODING_BRANCH"}},
 	{by: "BUILD_EXECUTOR", id: []string{"PIPELINE_ID", "BUILD_NUMBER"}, actor: []string{"BUILD_EXECUTOR"},
 		commit: []string{"CI_COMMIT_SHA"}, named: []string{"CI_COMMIT_REF_NAME"}},
 	{}, // a shell
@@ -97,17 +124,6 @@ func (p plain) Run() host.Run {
 		Commit:     first(s.commit),
 		Ref:        first(s.named),
 	}
-}
-
-// Input reads BACKSTEP_, then PLUGIN_, which Drone and Woodpecker set.
-func (p plain) Input(name string) (string, string) {
-	v := input.Variable(name)
-	for _, v := range []string{v, strings.Replace(v, "BACKSTEP_", "PLUGIN_", 1)} {
-		if value := p.env.Getenv(v); value != "" {
-			return value, v
-		}
-	}
-	return "", ""
 }
 
 // Handed reads what an earlier step has written to the file that BACKSTEP_OUTPUT names: the steps of a script hand

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/backstep/backstep/internal/host"
+	"github.com/backstep/backstep/internal/input"
 )
 
 func open(env map[string]string) (host.Host, *[]string) {
@@ -55,7 +56,10 @@ func TestRun(t *testing.T) {
 			host.Run{ID: "acme/shop-7", URL: "https://ci/7", Actor: "ada", Commit: "abc", Ref: "refs/heads/main"}},
 		"Flow": {map[string]string{"PIPELINE_ID": "12", "BUILD_NUMBER": "7", "BUILD_EXECUTOR": "Zhang San", "CI_COMMIT_SHA": "abc",
 			"CI_COMMIT_REF_NAME": "master"}, host.Run{ID: "12-7", Actor: "Zhang San", Commit: "abc", Ref: "master"}},
-		"CODING": {map[string]string{"CODING_BUILD_ID": "7", "CODING_BUILD_WEB_URL": "https://c/7", "CODING_BUILD_USER": "ada", "CODING_COMMIT": "abc",
+		"CNB": {map[string]string{"CNB": "true", "CNB_BUILD_ID": "cnb-1", "CNB_BUILD_WEB_URL": "https://c/1", "CNB_BUILD_USER": "ada", "CNB_COMMIT": "abc",
+			"CNB_BRANCH": "main", "CNB_REPO_URL_HTTPS": "https://cnb.cool/acme/shop"},
+			host.Run{ID: "cnb-1", URL: "https://c/1", Actor: "ada", Commit: "abc", Ref: "main", Repository: "https://cnb.cool/acme/shop"}},
+		"CODING": {map[string]string{"BUILD_TAG": "jenkins-7", "CODING_BUILD_ID": "7", "CODING_BUILD_WEB_URL": "https://c/7", "CODING_BUILD_USER": "ada", "CODING_COMMIT": "abc",
 			"CODING_BRANCH": "main"}, host.Run{ID: "7", URL: "https://c/7", Actor: "ada", Commit: "abc", Ref: "main"}},
 		"Gitee Go": {map[string]string{"GITEE_PIPELINE_NAME": "release", "GITEE_PIPELINE_BUILD_NUMBER": "7", "GITEE_PIPELINE_TRIGGER_USER": "ada",
 			"GITEE_COMMIT": "abc", "GITEE_BRANCH": "main", "GITEE_REPO": "shop"},
@@ -70,7 +74,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// What a step has written is handed on to who asks for it, and is no input of its own.
+// What a step has written is handed on to who asks for it.
 func TestHandedOn(t *testing.T) {
 	for _, name := range []string{"out.env", "out.json"} {
 		env := map[string]string{"BACKSTEP_OUTPUT": filepath.Join(t.TempDir(), name)}
@@ -84,18 +88,27 @@ func TestHandedOn(t *testing.T) {
 		if v, from := h.(host.Keeper).Handed("image"); v != "r/x@sha256:1" || from != env["BACKSTEP_OUTPUT"] {
 			t.Errorf("%s: image is %q from %s", name, v, from)
 		}
-		if v, from := h.Input("image"); v != "" || from != "" {
-			t.Errorf("%s: an output became the input %q from %s", name, v, from)
-		}
 	}
 }
 
-func TestInputs(t *testing.T) {
-	h, _ := open(map[string]string{"BACKSTEP_ON_FAIL": "rollback", "PLUGIN_ON_FAIL": "report", "PLUGIN_IMAGE": "r/x:1"})
-	if v, from := h.Input("on-fail"); v != "rollback" || from != "BACKSTEP_ON_FAIL" {
-		t.Errorf("on-fail is %q from %s", v, from)
-	}
-	if v, from := h.Input("image"); v != "r/x:1" || from != "PLUGIN_IMAGE" {
-		t.Errorf("image is %q from %s", v, from)
+// Drone, Woodpecker and CNB join a list with commas and write a map as JSON.
+func TestSettings(t *testing.T) {
+	var list []string
+	var keyed map[string]string
+	var text string
+	for _, c := range []struct {
+		in          input.Input
+		value, want string
+	}{
+		{input.List(&list, "tags", ""), "1.0.0,latest", "1.0.0\nlatest"},
+		{input.List(&list, "tags", ""), "a,b\nc", "a,b\nc"},
+		{input.Map(&keyed, "labels", ""), `{"b":"x=1","a":2}`, "a=2\nb=x=1"},
+		{input.Map(&keyed, "labels", ""), "a=1", "a=1"},
+		{input.Map(&keyed, "labels", ""), "{a", "{a"},
+		{input.String(&text, "reason", ""), "slow, and wrong", "slow, and wrong"},
+	} {
+		if got := Kind().Decode(c.in, c.value); got != c.want {
+			t.Errorf("%s %q is %q, want %q", c.in.Name, c.value, got, c.want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ package demo
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -108,6 +109,9 @@ environments:
 
 // failsAfter is when 1.1.0 begins to fail: late enough to be live and under verification by then.
 const failsAfter = 4 * time.Second
+
+// interrupted is how long a step may take to end when the demo is cancelled.
+const interrupted = 5 * time.Second
 
 // afterwards is how much longer the traffic goes on, to see that the service is really back.
 const afterwards = time.Second
@@ -241,14 +245,17 @@ func (s *stage) step(ctx context.Context, name string, want fault.Code, args ...
 	}
 	cmd := exec.CommandContext(ctx, s.program, append([]string{name}, args...)...)
 	cmd.Dir = s.dir
-	cmd.Env = append(withoutHost(os.Environ()), "BACKSTEP_HOST=plain", "BACKSTEP_OUTPUT="+output, "BACKSTEP_LOG_FORMAT=json")
+	// What a step that is killed leaves behind is in the folder that the demo removes.
+	cmd.Env = append(withoutHost(os.Environ()), "BACKSTEP_HOST=plain", "BACKSTEP_OUTPUT="+output, "BACKSTEP_LOG_FORMAT=json", "TMPDIR="+s.dir)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = interrupted
 	var said bytes.Buffer
 	pipe, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, cmp.Or(context.Cause(ctx), fmt.Errorf("start %s: %w", name, err))
 	}
 	lines := bufio.NewScanner(pipe)
 	for lines.Scan() {
@@ -262,6 +269,9 @@ func (s *stage) step(ctx context.Context, name string, want fault.Code, args ...
 	}
 	code := fault.Code(cmd.ProcessState.ExitCode())
 	s.screen.end(name, code)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if code != want {
 		return nil, fmt.Errorf("%s ended with exit code %d, want %d:\n%s", name, code, want, said.String())
 	}

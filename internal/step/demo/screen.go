@@ -120,7 +120,7 @@ func (s *screen) end(name string, code fault.Code) {
 	defer s.mu.Unlock()
 	mark := "ok"
 	if code != fault.Done {
-		mark = fault.Codes[code].Means
+		mark = code.Means()
 	}
 	line := fmt.Sprintf("%6.2fs  %-26s %s", time.Since(s.start).Seconds(), s.now, mark)
 	s.done, s.now = append(s.done, line), ""

@@ -30,6 +30,8 @@ func Step(kinds config.Kinds) step.Step {
 		place executor.Place
 		d     executor.Deployment
 		page  step.Recording
+
+		onUnknown string
 	)
 	return step.Step{
 		Name:    "deploy",
@@ -45,6 +47,7 @@ func Step(kinds config.Kinds) step.Step {
 			input.Bool(&d.AllowOlder, "allow-older", "Deploy it also when its version is lower than that of what is live."),
 			input.String(&d.ThroughFreeze, "through-freeze", "Why it may be deployed although the environment is frozen: for the hotfix. It is kept in the ledger."),
 			input.String(&d.TakeOver, "take-over", "Why it may take the place of a verify that is under way. It is kept in the ledger."),
+			step.OnUnknown(&onUnknown),
 			input.Bool(&d.DryRun, "dry-run", step.DryRunHelp),
 		), page.Inputs()...),
 		Outputs: []input.Output{outRelease, outDigest, outID, outVersion, outPrevious, outSeq},
@@ -54,6 +57,9 @@ func Step(kinds config.Kinds) step.Step {
 				return err
 			}
 			defer x.Close()
+			if onUnknown != step.Hold {
+				x.Config.OnUnknown = onUnknown
+			}
 			end := func(bool) {}
 			if !d.DryRun {
 				end = page.Begin(ctx, rt, string(x.Name), "", "deploy "+d.Image)

@@ -33,6 +33,7 @@ func Step(kinds config.Kinds) step.Step {
 	return step.Step{
 		Name:    "rollback",
 		Deploys: true,
+		ByHand:  true,
 		Summary: "Make the last good release live again",
 		Doc: "Picks the newest release that was verified and baked and is not in quarantine, and says why. When that is " +
 			"still warm, going back is one shift of the traffic; otherwise it is started first and only then gets the " +

@@ -72,7 +72,7 @@ func Step() step.Step {
 			input.String(&in.level, "bump", "How far to move the version; auto asks the commits.").
 				OneOf("auto", "major", "minor", "patch", "none").Or("auto"),
 			input.String(&in.version, "version", step.VersionHelp),
-			input.String(&in.prefix, "tag-prefix", "What git tags have before the version; in a monorepo for example api/v.").Or("v"),
+			input.String(&in.prefix, "tag-prefix", "What git tags have before the version; in a monorepo for example api/v. Empty is nothing.").Or("v").MayBeEmpty(),
 			input.String(&in.channel, "prerelease", "Release a prerelease of this channel, such as rc for 1.3.0-rc.1.").
 				Matching(channelShape, "rc"),
 			input.Bind(&in.initial, "initial-version", "The version of the first release.", plainVersion).Or("0.1.0"),

@@ -27,13 +27,10 @@ var (
 	outSeconds  = input.Output{Name: "rollback-seconds", Help: "How long the rollback took; empty when there was none."}
 )
 
-// The policies for what a verdict does.
+// The policies for what a fail verdict does, beside going back.
 const (
-	report   = "report"
-	hold     = "hold"
-	rollBack = "rollback"
-	observe  = "observe"
-	promote  = "promote"
+	report  = "report"
+	observe = "observe"
 )
 
 // Step declares verify.
@@ -56,9 +53,8 @@ func Step(kinds config.Kinds) step.Step {
 		Inputs: append(append(place.Inputs(),
 			input.Bind(&judging.Release, "digest", "The digest that is to be judged, as deploy hands it on, or its ID; when another one is live, nothing is touched and the exit code is 7. Empty is what is live.", release.ParseID).FromStep(),
 			input.String(&onFail, "on-fail", "What a fail verdict does: report it (exit 3), roll back in the same process, or observe: say what would have been done, and go on (exit 0).").
-				OneOf(report, rollBack, observe).Or(report),
-			input.String(&onUnknown, "on-unknown", "What an unknown verdict does: hold (exit 4), roll back, or promote (exit 0; the release does not become the last good one).").
-				OneOf(hold, rollBack, promote).Or(hold),
+				OneOf(report, step.RollBack, observe).Or(report),
+			step.OnUnknown(&onUnknown),
 			input.Span(&judging.Watch, "watch", "How long to go on watching after a pass, for example 30m. What is good already is only watched: a scheduled job can call it at any time. It goes back by the same rules, and gives way to every deploy.").Or("0s"),
 			input.String(&record, "record", "A file to write the ticks to: a CSV that backstep verdict replay reads."),
 			input.String(&picture, "picture", "A file to draw the evidence over time to, as SVG."),
@@ -74,7 +70,7 @@ func Step(kinds config.Kinds) step.Step {
 				return map[verdict.Verdict]string{verdict.Fail: onFail, verdict.Unknown: onUnknown}[v]
 			}
 			judging.Observe = onFail == observe
-			judging.RollBack = func(v verdict.Verdict) bool { return policy(v) == rollBack }
+			judging.RollBack = func(v verdict.Verdict) bool { return policy(v) == step.RollBack }
 			v, err := x.Verify(ctx, judging)
 			if err != nil {
 				incident(rt, x, v, err)
@@ -133,7 +129,7 @@ func ending(v executor.Verification, policy string) error {
 		return fmt.Errorf("verdict %s on %s (%s); %s has the traffic again: %w", e.Verdict, v.Release, e.Reason, v.Back.Release, v.BackErr)
 	case v.BackErr != nil:
 		return fmt.Errorf("verdict %s on %s (%s), and no way back: %w", e.Verdict, v.Release, e.Reason, v.BackErr)
-	case policy == rollBack:
+	case policy == step.RollBack:
 		return fault.Errorf(fault.RolledBack, "verdict %s on %s: %s; %s serves again", e.Verdict, v.Release, e.Reason, v.Back.Release).
 			WithHint("find the cause; then backstep unfreeze, and deploy a new build")
 	case policy == observe:
@@ -141,7 +137,7 @@ func ending(v executor.Verification, policy string) error {
 	case e.Verdict == verdict.Fail:
 		return fault.Errorf(fault.VerdictFail, "verdict fail on %s: %s", v.Release, e.Reason).
 			WithHint("to go back: backstep rollback")
-	case e.Verdict == verdict.Unknown && policy == hold:
+	case e.Verdict == verdict.Unknown && policy == step.Hold:
 		return fault.Errorf(fault.VerdictUnknown, "verdict unknown on %s: %s", v.Release, e.Reason).
 			WithHint("give it a longer bake or a higher rate, or choose --on-unknown")
 	}
