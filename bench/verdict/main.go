@@ -159,7 +159,7 @@ func full() protocol {
 
 // reduced is one setting at two ticks.
 func reduced() protocol {
-	return protocol{ratios: []float64{2, 10, 0}, settings: []setting{{100, 0.1, 0.005, 15 * time.Second}, {100, 0.1, 0.005, 5 * time.Second}}}
+	return protocol{ratios: []float64{2, 4, 10, 0}, settings: []setting{{100, 0.1, 0.005, 15 * time.Second}, {100, 0.1, 0.005, 5 * time.Second}}}
 }
 
 // total is the fails of a contestant in a null, over all settings.

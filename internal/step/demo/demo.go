@@ -263,14 +263,14 @@ func (s *stage) step(ctx context.Context, name string, want fault.Code, args ...
 		s.screen.log(name, lines.Text())
 	}
 	err = cmd.Wait()
+	code := fault.Code(cmd.ProcessState.ExitCode())
+	s.screen.end(name, code)
+	if ctx.Err() != nil { // also when the step had just ended well
+		return nil, context.Cause(ctx)
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	code := fault.Code(cmd.ProcessState.ExitCode())
-	s.screen.end(name, code)
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
 	}
 	if code != want {
 		return nil, fmt.Errorf("%s ended with exit code %d, want %d:\n%s", name, code, want, said.String())
