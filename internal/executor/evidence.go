@@ -99,6 +99,7 @@ type baking struct {
 	alpha              float64          // the share of good releases that may get a fail
 	duration, patience time.Duration
 	watch              bool // what is good already is only watched
+	alerts             bool // a new alert is a fail
 }
 
 // main is the name of its longest phase.
@@ -144,8 +145,12 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	}
 	of := asked{addresses: in.Addresses(), other: x.watchOther(asking, seen.pending, b.other, in.Addresses())}
 	sources := x.sources(asking, seen.pending, checks, of, *in, other, begin, b)
-	died := x.watchLife(asking, seen.pending, *in, b.other)
-	err = x.judge(ctx, &seen, sources, died, begin, b.duration, b.patience)
+	plainly := make(chan string, 1+len(x.Config.Verify.Probes)) // each sends once
+	x.watchLife(asking, seen.pending, *in, b.other, plainly)
+	if b.alerts {
+		x.watchAlerts(asking, seen.pending, subject(*in), begin, plainly)
+	}
+	err = x.judge(ctx, &seen, sources, plainly, begin, b.duration, b.patience)
 	stop()
 	if b.other != nil && b.other.Digest+release.Digest(b.other.Before) != "" {
 		seen.Other = b.other
@@ -162,7 +167,7 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 }
 
 // judge reads what has come in each tick, and asks the rules, until it is decided.
-func (x *Executor) judge(ctx context.Context, seen *Evidence, sources []*source, died <-chan string, begin time.Time, duration, patience time.Duration) error {
+func (x *Executor) judge(ctx context.Context, seen *Evidence, sources []*source, plainly <-chan string, begin time.Time, duration, patience time.Duration) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	point, line := seen.pictures(), every(progressEvery)
@@ -171,7 +176,7 @@ func (x *Executor) judge(ctx context.Context, seen *Evidence, sources []*source,
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case gone = <-died:
+		case gone = <-plainly:
 		case <-ticker.C:
 		}
 		elapsed := time.Since(begin)
@@ -207,10 +212,9 @@ const (
 	lifeTimeout = 5 * time.Second
 )
 
-// watchLife says once why the release failed on a target, or that it ended since it was first looked at. A target that cannot be
+// watchLife sends once why the release failed on a target, or that it ended since it was first looked at. A target that cannot be
 // reached is no evidence.
-func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first plan.Instance, other *release.Release) <-chan string {
-	died := make(chan string, 1)
+func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first plan.Instance, other *release.Release, died chan<- string) {
 	running.Go(func() {
 		pace := time.NewTicker(lifeEvery)
 		defer pace.Stop()
@@ -236,7 +240,6 @@ func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first
 			}
 		}
 	})
-	return died
 }
 
 // unwell says whether the release beside the one that is judged has the same trouble: what only the checks of the target say, such as a
@@ -384,8 +387,8 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 	var meters []config.ProbeConfig
 	rules := 0
 	for _, p := range x.Config.Verify.Probes {
-		if p.Err != nil {
-			continue // reported by unopened, where it matters
+		if p.Err != nil || p.Watch != nil {
+			continue // the first is reported by unopened, where it matters; the second is no source
 		}
 		if p.Meter != nil {
 			meters = append(meters, p)
@@ -523,7 +526,7 @@ func (e Evidence) against() float64 {
 func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 	steps := len(x.Config.Weights)
 	e, err := x.bake(ctx, baking{release: r, alpha: alphaOfCanary * x.Config.Verify.Alpha / float64(steps),
-		duration: x.Config.Verify.Bake / time.Duration(steps+1), patience: x.Config.Verify.Patience / time.Duration(steps+1)})
+		duration: x.Config.Verify.Bake / time.Duration(steps+1), patience: x.Config.Verify.Patience / time.Duration(steps+1), alerts: true})
 	if err != nil {
 		return err
 	}
