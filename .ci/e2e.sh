@@ -7,7 +7,7 @@ cache=${BACKSTEP_CACHE:-$HOME/.cache/backstep}
 
 missing=()
 for need in docker-registry:docker-registry dockerd:docker.io haproxy:haproxy socat:socat busybox:busybox-static bash-static:bash-static \
-	rsync:rsync git:git node:nodejs npm:npm nginx:nginx prometheus:prometheus mariadbd:mariadb-server chromium:chromium; do
+	rsync:rsync git:git node:nodejs npm:npm nginx:nginx prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager mariadbd:mariadb-server chromium:chromium; do
 	command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)

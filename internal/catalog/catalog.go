@@ -4,6 +4,7 @@ package catalog
 import (
 	"github.com/backstep/backstep/internal/config"
 	"github.com/backstep/backstep/internal/probe"
+	"github.com/backstep/backstep/internal/probe/alertmanager"
 	"github.com/backstep/backstep/internal/probe/browser"
 	"github.com/backstep/backstep/internal/probe/command"
 	"github.com/backstep/backstep/internal/probe/grpc"
@@ -37,7 +38,7 @@ func Kinds() config.Kinds {
 	return config.Kinds{
 		Targets: []target.Kind{docker.Kind(), process.Kind()},
 		Routers: []router.Kind{haproxy.Kind()},
-		Probes: []probe.Kind{http.Kind(), tcp.Kind(), grpc.Kind(), tls.Kind(), haproxymeter.Kind(), nginx.Kind(), prometheus.Kind(),
+		Probes: []probe.Kind{http.Kind(), tcp.Kind(), grpc.Kind(), tls.Kind(), haproxymeter.Kind(), nginx.Kind(), prometheus.Kind(), alertmanager.Kind(),
 			sql.Kind(), browser.Kind(), command.Kind()},
 	}
 }

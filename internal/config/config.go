@@ -77,7 +77,7 @@ type Verify struct {
 	Harmless, Negligible                float64 // Negligible is 0 when it was left out
 }
 
-// ProbeConfig is configured evidence: a probe or a meter.
+// ProbeConfig is configured evidence: a probe, a meter or a watch.
 type ProbeConfig struct {
 	Name    string        // the kind, and its place when there are several
 	Every   time.Duration // between two checks, or two readings
@@ -85,7 +85,8 @@ type ProbeConfig struct {
 	Skew    time.Duration // how far apart a meter may read two releases
 	Probe   probe.Probe
 	Meter   probe.Meter
-	Err     error // the faults of secrets that are not set: there is neither a probe nor a meter then
+	Watch   probe.Watch
+	Err     error // the faults of secrets that are not set: there is none of them then
 }
 
 // The inputs of each part of the file. One declaration gives the parser, the defaults and the schema.
@@ -141,12 +142,15 @@ func parseOdds(s string) (float64, error) {
 	return f, nil
 }
 
-// inputs are those that all kinds have. A probe is asked at a rate, a meter is read now and then.
+// inputs are those that all kinds have. A probe is asked at a rate, a meter and a watch are read now and then.
 func (p *ProbeConfig) inputs(k probe.Kind) []input.Input {
 	pace := input.Bind(&p.Every, "rate", "Checks a second, from 0.01 to 1000.", parseRate).
 		Or(strconv.FormatFloat(1/k.Every.Seconds(), 'f', -1, 64))
-	if k.NewMeter != nil {
+	switch {
+	case k.NewMeter != nil:
 		pace = input.Duration(&p.Every, "every", "How often the counters are read.").Or(k.Every.String())
+	case k.NewWatch != nil:
+		pace = input.Duration(&p.Every, "every", "How often the alerts are read.").Or(k.Every.String())
 	}
 	return []input.Input{pace, input.Duration(&p.Timeout, "timeout", "How long one check may take.").Or(max(2*time.Second, k.Every).String())}
 }
@@ -324,6 +328,7 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 	if probes.key == nil {
 		return
 	}
+	watches, known := 0, len(r.faults)
 	for i, item := range r.sequence(probes.value, "probes") {
 		at := field{key: item, value: item}
 		fields := r.mapping(item, fmt.Sprintf("probes[%d]", i))
@@ -334,6 +339,9 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 		p := ProbeConfig{Name: kinds[k].Name}
 		if len(probes.value.Content) > 1 {
 			p.Name = fmt.Sprintf("%s %d", p.Name, i+1)
+		}
+		if kinds[k].NewWatch != nil {
+			watches++
 		}
 		inputs, open := opener(kinds[k], &p)
 		known := len(r.faults)
@@ -354,14 +362,21 @@ func (r *reader) verify(e *Environment, f field, kinds []probe.Kind) {
 		}
 		v.Probes = append(v.Probes, p)
 	}
+	if watches > 0 && watches == len(v.Probes) && len(r.faults) == known {
+		r.fault(probes.key, "alerts say only what is bad, and a pass takes evidence of its own: add a probe or a meter")
+	}
 }
 
-// opener is the inputs of a kind, and what makes p's probe or meter of them.
+// opener is the inputs of a kind, and what makes p's probe, meter or watch of them.
 func opener(k probe.Kind, p *ProbeConfig) ([]input.Input, func() error) {
-	if k.NewMeter != nil {
+	switch {
+	case k.NewMeter != nil:
 		p.Skew = k.Skew
 		inputs, open := k.NewMeter()
 		return inputs, func() (err error) { p.Meter, err = open(); return err }
+	case k.NewWatch != nil:
+		inputs, open := k.NewWatch()
+		return inputs, func() (err error) { p.Watch, err = open(); return err }
 	}
 	inputs, open := k.New()
 	return inputs, func() (err error) { p.Probe, err = open(); return err }

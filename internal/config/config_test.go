@@ -97,6 +97,8 @@ func TestFaults(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"empty", "", "backstep.yml: the file is empty"},
 		{"no mapping", "- a", `backstep.yml:1:1: the file is a list: want keys with values`},
+		{"alerts alone", around("    verify: {probes: [{kind: alertmanager, url: \"http://a:9093\", matchers: [service=shop]}]}\n"),
+			"backstep.yml:6:14: alerts say only what is bad, and a pass takes evidence of its own: add a probe or a meter"},
 		{"nothing", "{}", "backstep.yml:1:1: service is missing: The name of what is deployed.\n" +
 			"backstep.yml:1:1: repository is missing: The repository of the images, registry/name. The ledger lives in it too.\n" +
 			"backstep.yml:1:1: environments is missing: want at least one environment with a target"},
@@ -130,7 +132,7 @@ func TestFaults(t *testing.T) {
 		{"secret by value", around("    env: {A: {value: x}}\n"), "backstep.yml:6:14: env.A is keys with values: want one value, or {env: NAME} for a secret"},
 		{"list for a value", around("    drain: [1s]\n"), "backstep.yml:6:12: drain is a list: want one value"},
 		{"empty value", around("    drain:\n"), "backstep.yml:6:11: drain is empty: want one value"},
-		{"probe", around("    verify: {probes: [{kind: htpp}, {kind: http, rate: 0, body: '('}]}\n"), "backstep.yml:6:30: kind \"htpp\" is not one of http, tcp, grpc, tls, haproxy, nginx, prometheus, sql, browser, command\n" +
+		{"probe", around("    verify: {probes: [{kind: htpp}, {kind: http, rate: 0, body: '('}]}\n"), "backstep.yml:6:30: kind \"htpp\" is not one of http, tcp, grpc, tls, haproxy, nginx, prometheus, alertmanager, sql, browser, command\n" +
 			"backstep.yml:6:56: rate: \"0\": want checks a second, from 0.01 to 1000\nbackstep.yml:6:65: body: error parsing regexp: missing closing ): `(`"},
 		{"rates", around("    verify: {objective: 5%, intolerable: 1%}\n"), "backstep.yml:6:5: intolerable 0.01 is not above objective 0.05"},
 		{"share", around("    verify: {objective: 150%}\n"), "backstep.yml:6:25: objective: \"150%\" is no share: want for example 1% or 0.01"},

@@ -47,8 +47,11 @@ func Sections(kinds Kinds) []Section {
 	all = append(all, Section{"verify", "Besides these: `probes`, a list of evidence of the kinds below. See [how a release is judged](../verdict.md).", (&Verify{}).inputs()})
 	for _, k := range kinds.Probes {
 		what := "A probe: it asks the release itself. "
-		if k.NewMeter != nil {
+		switch {
+		case k.NewMeter != nil:
 			what = "A meter: it counts what customers get. "
+		case k.NewWatch != nil:
+			what = "A watch: it says what others have found to be wrong. "
 		}
 		all = append(all, Section{"probes: [{kind: " + k.Name + "}]", what + k.Help, append((&ProbeConfig{}).inputs(k), k.Inputs()...)})
 	}

@@ -31,6 +31,8 @@ type Evidence struct {
 	Seen    verdict.Counts // of the release: the checks and the requests of its customers
 	Samples []string       // what the first failed checks got, at most five, all different
 	Ways    []Way
+	Phases  []Phase          // in their order, up to the verdict
+	Other   *release.Release // the one that it was compared with; nil when nobody was there
 
 	pending *sync.WaitGroup // checks that are still under way; nil when there are none
 }
@@ -46,6 +48,37 @@ func (e Evidence) wait() {
 type Way struct {
 	At         time.Duration
 	Fail, Pass float64
+}
+
+// Phase is a stretch of a bake that has a name.
+type Phase struct {
+	Name  string
+	Until time.Duration // since the bake began; it begins where the one before ends
+}
+
+// The names of the phases.
+const (
+	WarmingUp = "warm-up"
+	Baking    = "bake"
+	Watching  = "watch"
+	Waiting   = "waiting for evidence"
+)
+
+// phases are those that a bake of a duration had when it ended after so long. Each has a share of the traffic in its name, in percent, when
+// that is not all of it.
+func phases(warmUp, duration, took time.Duration, main string, share int) []Phase {
+	var all []Phase
+	at := time.Duration(0)
+	for _, p := range []Phase{{WarmingUp, warmUp}, {main, duration}, {Waiting, took}} {
+		if until := min(p.Until, took); until > at {
+			if share > 0 && share < 100 {
+				p.Name += fmt.Sprintf(" at %d %%", share)
+			}
+			at, p.Until = until, until
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 // sampleLimit bounds Evidence.Samples.
@@ -65,6 +98,16 @@ type baking struct {
 	other              *release.Release // it is asked too, while it is ready; nil is the one with the other part of the traffic, if any
 	alpha              float64          // the share of good releases that may get a fail
 	duration, patience time.Duration
+	watch              bool // what is good already is only watched
+	alerts             bool // a new alert is a fail
+}
+
+// main is the name of its longest phase.
+func (b baking) main() string {
+	if b.watch {
+		return Watching
+	}
+	return Baking
 }
 
 // bake takes evidence of a release, a tick at a time, until the rules decide or duration and patience are over. One fail is
@@ -102,9 +145,17 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	}
 	of := asked{addresses: in.Addresses(), other: x.watchOther(asking, seen.pending, b.other, in.Addresses())}
 	sources := x.sources(asking, seen.pending, checks, of, *in, other, begin, b)
-	died := x.watchLife(asking, seen.pending, *in, b.other)
-	err = x.judge(ctx, &seen, sources, died, begin, b.duration, b.patience)
+	plainly := make(chan string, 1+len(x.Config.Verify.Probes)) // each sends once
+	x.watchLife(asking, seen.pending, *in, b.other, plainly)
+	if b.alerts {
+		x.watchAlerts(asking, seen.pending, subject(*in), begin, plainly)
+	}
+	err = x.judge(ctx, &seen, sources, plainly, begin, b.duration, b.patience)
 	stop()
+	if b.other != nil && b.other.Digest+release.Digest(b.other.Before) != "" {
+		seen.Other = b.other
+	}
+	seen.Phases = phases(x.warmUp(b.duration), b.duration, time.Since(begin), b.main(), in.Weight)
 	for _, s := range sources {
 		seen.Series = append(seen.Series, s.record)
 	}
@@ -116,16 +167,16 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 }
 
 // judge reads what has come in each tick, and asks the rules, until it is decided.
-func (x *Executor) judge(ctx context.Context, seen *Evidence, sources []*source, died <-chan string, begin time.Time, duration, patience time.Duration) error {
+func (x *Executor) judge(ctx context.Context, seen *Evidence, sources []*source, plainly <-chan string, begin time.Time, duration, patience time.Duration) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	point, line := every((duration+patience)/pictured), every(progressEvery)
+	point, line := seen.pictures(), every(progressEvery)
 	for {
 		gone := ""
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case gone = <-died:
+		case gone = <-plainly:
 		case <-ticker.C:
 		}
 		elapsed := time.Since(begin)
@@ -142,14 +193,12 @@ func (x *Executor) judge(ctx context.Context, seen *Evidence, sources []*source,
 		}
 		over := seen.Verdict != verdict.Unknown || elapsed >= duration+patience
 		done := seen.Verdict == verdict.Fail || over && !x.paused.Load()
-		if point(elapsed) || done {
-			seen.Ways = append(seen.Ways, way(sources, elapsed))
-		}
+		point(elapsed, done, func() Way { return way(sources, elapsed, seen.Verdict) })
 		if done {
 			return nil
 		}
 		if line(elapsed) {
-			w := way(sources, elapsed)
+			w := way(sources, elapsed, seen.Verdict)
 			x.log.Info("so far", "seen", seen.Reason, "to a fail", percent(w.Fail), "to a pass", percent(w.Pass),
 				"left", (duration + patience - elapsed).Round(time.Second).String())
 		}
@@ -163,10 +212,9 @@ const (
 	lifeTimeout = 5 * time.Second
 )
 
-// watchLife says once why the release failed on a target, or that it ended since it was first looked at. A target that cannot be
+// watchLife sends once why the release failed on a target, or that it ended since it was first looked at. A target that cannot be
 // reached is no evidence.
-func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first plan.Instance, other *release.Release) <-chan string {
-	died := make(chan string, 1)
+func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first plan.Instance, other *release.Release, died chan<- string) {
 	running.Go(func() {
 		pace := time.NewTicker(lifeEvery)
 		defer pace.Stop()
@@ -192,7 +240,6 @@ func (x *Executor) watchLife(ctx context.Context, running *sync.WaitGroup, first
 			}
 		}
 	})
-	return died
 }
 
 // unwell says whether the release beside the one that is judged has the same trouble: what only the checks of the target say, such as a
@@ -278,6 +325,27 @@ func every(period time.Duration) func(elapsed time.Duration) bool {
 	}
 }
 
+// pictures adds points to Ways: each tick at first, and half as often whenever there are too many, so that a verdict after a second has a
+// picture, and one after an hour no more points.
+func (e *Evidence) pictures() func(elapsed time.Duration, done bool, way func() Way) {
+	period, next := tick, time.Duration(0)
+	return func(elapsed time.Duration, done bool, way func() Way) {
+		if elapsed < next && !done {
+			return
+		}
+		next = elapsed + period - tick/2 // a tick is never quite on time
+		e.Ways = append(e.Ways, way())
+		if len(e.Ways) < 2*pictured {
+			return
+		}
+		period *= 2
+		for i := range pictured {
+			e.Ways[i] = e.Ways[2*i+1]
+		}
+		e.Ways = e.Ways[:pictured]
+	}
+}
+
 // One deploy has one alpha: these are the shares of its parts. Without a canary verify has that share as well.
 const (
 	alphaOfTry    = 0.1
@@ -294,7 +362,7 @@ func (x *Executor) alphaOfVerify() float64 {
 
 const (
 	block         = time.Second     // in which the errors of customers may come together
-	pictured      = 60              // points of a picture
+	pictured      = 60              // points of a picture, and less than twice as many
 	progressEvery = 5 * time.Second // a line of the log
 )
 
@@ -319,8 +387,8 @@ func (x *Executor) sources(ctx context.Context, askers *sync.WaitGroup, checks *
 	var meters []config.ProbeConfig
 	rules := 0
 	for _, p := range x.Config.Verify.Probes {
-		if p.Err != nil {
-			continue // reported by unopened, where it matters
+		if p.Err != nil || p.Watch != nil {
+			continue // the first is reported by unopened, where it matters; the second is no source
 		}
 		if p.Meter != nil {
 			meters = append(meters, p)
@@ -372,13 +440,18 @@ const (
 // intolerableRatio is the ratio of error rates that a pass excludes, in multiples of what is harmless.
 const intolerableRatio = 2.5
 
+// warmUp is how long the caches of a good release may be cold in a bake of a duration.
+func (x *Executor) warmUp(duration time.Duration) time.Duration {
+	return min(x.Config.Verify.WarmUp, duration/3)
+}
+
 // ruleOptions are what the configuration says of a good release.
 func (x *Executor) ruleOptions(b baking, negligible, alpha float64) verdict.Options {
 	v := x.Config.Verify
 	if v.Negligible > 0 {
 		negligible = v.Negligible
 	}
-	return verdict.Options{Harmless: v.Harmless, Objective: v.Objective, WarmUp: min(v.WarmUp, b.duration/3), Ratio: intolerableRatio * v.Harmless,
+	return verdict.Options{Harmless: v.Harmless, Objective: v.Objective, WarmUp: x.warmUp(b.duration), Ratio: intolerableRatio * v.Harmless,
 		Negligible: negligible, Intolerable: v.Intolerable, Alpha: alpha, Beta: v.Beta, Bake: b.duration}
 }
 
@@ -421,12 +494,19 @@ func together(sources []*source) (verdict.Verdict, string) {
 	return said, reasons
 }
 
-// way is the furthest of the sources on the way to a fail, and the last of them on the way to a pass.
-func way(sources []*source, at time.Duration) Way {
+// way is the furthest of the sources on the way to a fail, and the last of them on the way to a pass. What is plain is a
+// fail all at once.
+func way(sources []*source, at time.Duration, said verdict.Verdict) Way {
 	w := Way{At: at, Pass: 1}
 	for _, s := range sources {
 		fail, pass := s.rule.Progress()
 		w.Fail, w.Pass = max(w.Fail, fail), min(w.Pass, pass)
+	}
+	switch {
+	case said == verdict.Fail:
+		w.Fail = 1
+	case len(sources) == 0:
+		w.Pass = 0
 	}
 	return w
 }
@@ -446,7 +526,7 @@ func (e Evidence) against() float64 {
 func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 	steps := len(x.Config.Weights)
 	e, err := x.bake(ctx, baking{release: r, alpha: alphaOfCanary * x.Config.Verify.Alpha / float64(steps),
-		duration: x.Config.Verify.Bake / time.Duration(steps+1), patience: x.Config.Verify.Patience / time.Duration(steps+1)})
+		duration: x.Config.Verify.Bake / time.Duration(steps+1), patience: x.Config.Verify.Patience / time.Duration(steps+1), alerts: true})
 	if err != nil {
 		return err
 	}

@@ -47,8 +47,9 @@ type Executor struct {
 	holder   string        // a text that only this run has
 	patience time.Duration // with a target or a router that cannot be reached on the way back
 	tidied   func()
-	paused   atomic.Bool // a person holds what we do
-	ending   atomic.Bool // we are about to write how our intent ended: that it is gone then is no news
+	alarms   map[string]*alarm // by the names of the watches
+	paused   atomic.Bool       // a person holds what we do
+	ending   atomic.Bool       // we are about to write how our intent ended: that it is gone then is no news
 }
 
 // Close waits for what the ledger still tidies up. A run ends with it.

@@ -98,7 +98,7 @@ func (x *Executor) verifyOnce(ctx context.Context, j Judging) (Verification, err
 	}
 	x.log.Info("verifying", "release", live.Release.Digest.Short(), "version", live.Release.Version, "bake", bake.String())
 	warm := x.keepWarm(ctx, started)
-	v.Evidence, err = x.bake(ctx, baking{release: live.Release, other: &started.State.Intent.To, alpha: x.alphaOfVerify(), duration: bake, patience: patience})
+	v.Evidence, err = x.bake(ctx, baking{release: live.Release, other: &started.State.Intent.To, alpha: x.alphaOfVerify(), duration: bake, patience: patience, watch: v.Watched, alerts: true})
 	warm()
 	if errors.Is(err, errEnded) && v.Watched {
 		v.Evidence.wait()

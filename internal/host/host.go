@@ -58,6 +58,9 @@ type Masker interface{ Mask(secret string) }
 // Summarizer shows Markdown on the run's page.
 type Summarizer interface{ Summary(markdown string) error }
 
+// Drawer says whether the run's page draws mermaid; where nobody says so, it is shown as text.
+type Drawer interface{ Draws() bool }
+
 // Issuer gives the job's OIDC token for an audience.
 type Issuer interface {
 	Token(ctx context.Context, audience string) (string, error)

@@ -72,6 +72,21 @@ type Historian interface {
 	History(ctx context.Context, of Subject, step time.Duration) ([]*Totals, error)
 }
 
+// Alert is what somebody else has found to be wrong with a service.
+type Alert struct {
+	ID    string    // the same for as long as the alert is the same
+	Since time.Time // when it began, by the clock of who says so; zero when that is not known
+	Text  string    // its name and what it says: one line, escaped, at most 200 bytes
+}
+
+// Watch says which alerts are firing. They are about a service and not about one release of it: nothing is asked of two, and a new alert is
+// a verdict by itself.
+type Watch interface {
+	// Firing gives the alerts about the subject, and what the time is by the clock of who says so, whole seconds at least. An error is no
+	// evidence either way.
+	Firing(ctx context.Context, of Subject) (alerts []Alert, now time.Time, err error)
+}
+
 // Kind is one kind of evidence. To add one: a package below this one with func Kind, probetest passing against
 // a real server, well and unwell, a script under testdata, and a line in catalog.
 type Kind struct {
@@ -79,19 +94,24 @@ type Kind struct {
 	Help  string
 	Every time.Duration // how often it asks when nothing is said
 	Skew  time.Duration // how far apart a meter may read two releases; 0 is at one instant
-	// New is a fresh probe, NewMeter a fresh meter, with the inputs bound to it; a kind has one of the two. Open is called once
-	// they are set; it asks nothing.
+	// New is a fresh probe, NewMeter a fresh meter, NewWatch a fresh watch, with the inputs bound to it; a kind has one of the three.
+	// Open is called once they are set; it asks nothing.
 	New      func() (inputs []input.Input, open func() (Probe, error))
 	NewMeter func() (inputs []input.Input, open func() (Meter, error))
+	NewWatch func() (inputs []input.Input, open func() (Watch, error))
 }
 
 // Inputs are the inputs of the kind, not bound to anything in use.
 func (k Kind) Inputs() []input.Input {
-	if k.New != nil {
-		inputs, _ := k.New()
-		return inputs
+	var inputs []input.Input
+	switch {
+	case k.New != nil:
+		inputs, _ = k.New()
+	case k.NewMeter != nil:
+		inputs, _ = k.NewMeter()
+	default:
+		inputs, _ = k.NewWatch()
 	}
-	inputs, _ := k.NewMeter()
 	return inputs
 }
 

@@ -2,6 +2,9 @@ package step
 
 import (
 	"fmt"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,16 +16,30 @@ type Report struct {
 	Title    string
 	Rows     [][2]string
 	Timeline []string // what happened, in order
-	Chart    Chart
+	Table    Table
+	Charts   []Chart
 	Incident bool   // somebody has to act: the report leads to the runbook
 	Notes    string // Markdown that ends it
 }
 
-// Chart is lines over time, all of them from 0 to 100 %.
+// Table is rows of cells under a head.
+type Table struct {
+	Head []string
+	Rows [][]string
+}
+
+// Chart is lines over time.
 type Chart struct {
-	Title string
-	Until time.Duration
-	Lines [][]float64 // points at even steps, from 0 to 1
+	Title, Caption string
+	Until          time.Duration
+	Top            float64 // where the axis ends, as a share
+	Lines          []Line
+}
+
+// Line is points at even steps, as shares.
+type Line struct {
+	Colour string // #rrggbb
+	Points []float64
 }
 
 // Timeline is a plan as a report shows it.
@@ -70,37 +87,52 @@ func (r Report) redacted(redact func(string) string) Report {
 		rows[i] = [2]string{redact(row[0]), redact(row[1])}
 	}
 	r.Title, r.Rows, r.Notes = redact(r.Title), rows, redact(r.Notes)
+	r.Table.Head, r.Table.Rows = redacted(redact, r.Table.Head), slices.Clone(r.Table.Rows)
+	for i, row := range r.Table.Rows {
+		r.Table.Rows[i] = redacted(redact, row)
+	}
+	r.Charts = slices.Clone(r.Charts)
+	for i, c := range r.Charts {
+		r.Charts[i].Title, r.Charts[i].Caption = redact(c.Title), redact(c.Caption)
+	}
 	return r
 }
 
-// Markdown is the report as a heading, a table and a mermaid timeline.
-func (r Report) Markdown() string {
+func redacted(redact func(string) string, cells []string) []string {
+	clean := make([]string, len(cells))
+	for i, c := range cells {
+		clean[i] = redact(c)
+	}
+	return clean
+}
+
+// Markdown is the report as a heading and tables, and as pictures too where the page draws mermaid.
+func (r Report) Markdown(mermaid bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s\n\n| | |\n|---|---|\n", cell(r.Title))
 	for _, row := range r.Rows {
 		fmt.Fprintf(&b, "| %s | %s |\n", cell(row[0]), cell(row[1]))
 	}
-	if len(r.Timeline) > 0 {
+	r.Table.write(&b)
+	if len(r.Timeline) > 0 && mermaid {
 		b.WriteString("\n```mermaid\ntimeline\n")
-		for i, line := range r.Timeline {
+	} else if len(r.Timeline) > 0 {
+		b.WriteString("\n")
+	}
+	for i, line := range r.Timeline {
+		if mermaid {
 			fmt.Fprintf(&b, "  %d : %s\n", i+1, event(line))
+			continue
 		}
+		fmt.Fprintf(&b, "%d. %s\n", i+1, cell(line))
+	}
+	if len(r.Timeline) > 0 && mermaid {
 		b.WriteString("```\n")
 	}
-	if len(r.Chart.Lines) > 0 && len(r.Chart.Lines[0]) > 1 {
-		fmt.Fprintf(&b, "\n```mermaid\nxychart-beta\n  title \"%s\"\n  x-axis \"seconds\" 0 --> %.3g\n  y-axis \"percent\" 0 --> 100\n",
-			event(r.Chart.Title), r.Chart.Until.Seconds())
-		for _, line := range r.Chart.Lines {
-			b.WriteString("  line [")
-			for i, p := range line {
-				if i > 0 {
-					b.WriteString(", ")
-				}
-				fmt.Fprintf(&b, "%.0f", 100*p)
-			}
-			b.WriteString("]\n")
+	for _, c := range r.Charts {
+		if mermaid && len(c.Lines) > 0 && len(c.Lines[0].Points) > 1 {
+			c.write(&b)
 		}
-		b.WriteString("```\n")
 	}
 	if r.Notes != "" {
 		b.WriteString("\n" + r.Notes)
@@ -110,6 +142,44 @@ func (r Report) Markdown() string {
 	}
 	return b.String()
 }
+
+// write writes the table, unless it has no rows.
+func (t Table) write(b *strings.Builder) {
+	if len(t.Rows) == 0 {
+		return
+	}
+	b.WriteString("\n")
+	for i, row := range append([][]string{t.Head}, t.Rows...) {
+		for _, c := range row {
+			fmt.Fprintf(b, "| %s ", cell(c))
+		}
+		b.WriteString("|\n")
+		if i == 0 {
+			b.WriteString(strings.Repeat("|---", len(row)) + "|\n")
+		}
+	}
+}
+
+// write draws the chart. What it shows stands above it, as text: mermaid cuts a title that is too long.
+func (c Chart) write(b *strings.Builder) {
+	var colours []string
+	for _, l := range c.Lines {
+		colours = append(colours, l.Colour)
+	}
+	fmt.Fprintf(b, "\n**%s** (%s)\n\n```mermaid\n---\nconfig:\n  themeVariables:\n    xyChart:\n      plotColorPalette: \"%s\"\n---\nxychart-beta\n"+
+		"  x-axis \"seconds\" 0 --> %s\n  y-axis \"percent\" 0 --> %s\n", cell(c.Title), cell(c.Caption), strings.Join(colours, ", "), number(c.Until.Seconds()), number(100*c.Top))
+	for _, l := range c.Lines {
+		points := make([]string, len(l.Points))
+		for i, p := range l.Points {
+			points[i] = number(100 * p)
+		}
+		fmt.Fprintf(b, "  line [%s]\n", strings.Join(points, ", "))
+	}
+	b.WriteString("```\n")
+}
+
+// number is f with at most two digits behind the point.
+func number(f float64) string { return strconv.FormatFloat(math.Round(f*100)/100, 'f', -1, 64) }
 
 // runbook is the page for those who are called.
 const runbook = "https://github.com/backstep/backstep/blob/main/docs/runbook.md"

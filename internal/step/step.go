@@ -86,7 +86,8 @@ func (rt *Runtime) Changed(err error) error {
 // Summary shows the report on the run's page where the host has one.
 func (rt *Runtime) Summary(r Report) {
 	if s, ok := rt.Host.(host.Summarizer); ok {
-		if err := s.Summary(r.redacted(rt.Secrets.Redact).Markdown()); err != nil {
+		drawer, draws := rt.Host.(host.Drawer)
+		if err := s.Summary(r.redacted(rt.Secrets.Redact).Markdown(draws && drawer.Draws())); err != nil {
 			rt.Log.Warn("the summary could not be written", "error", err)
 		}
 	}

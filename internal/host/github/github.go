@@ -50,6 +50,7 @@ var (
 	_ host.Masker     = (*github)(nil)
 	_ host.Issuer     = (*github)(nil)
 	_ host.Summarizer = (*github)(nil)
+	_ host.Drawer     = (*github)(nil)
 	_ host.Annotator  = (*github)(nil)
 	_ host.Registrar  = (*github)(nil)
 )
@@ -151,6 +152,9 @@ func (g *github) Summary(markdown string) error {
 	}
 	return appendTo(path, markdown+"\n")
 }
+
+// Draws says that GitHub's pages draw mermaid, and so do Gitea's.
+func (g *github) Draws() bool { return true }
 
 // Annotate marks the run, and within the limits of the runner.
 func (g *github) Annotate(level host.Level, place, message string) {

@@ -39,6 +39,18 @@ func OpenMeter(t testing.TB, kind probe.Kind, inputs map[string]string) probe.Me
 	return m
 }
 
+// OpenWatch is the watch of a kind, likewise.
+func OpenWatch(t testing.TB, kind probe.Kind, inputs map[string]string) probe.Watch {
+	t.Helper()
+	declared, open := kind.NewWatch()
+	set(t, declared, inputs)
+	w, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
 // set sets inputs by their lines.
 func set(t testing.TB, declared []input.Input, inputs map[string]string) {
 	t.Helper()
@@ -63,12 +75,17 @@ func set(t testing.TB, declared []input.Input, inputs map[string]string) {
 func Refused(t testing.TB, kind probe.Kind, inputs map[string]string) string {
 	t.Helper()
 	var err error
-	if kind.New != nil {
+	switch {
+	case kind.New != nil:
 		declared, open := kind.New()
 		set(t, declared, inputs)
 		_, err = open()
-	} else {
+	case kind.NewMeter != nil:
 		declared, open := kind.NewMeter()
+		set(t, declared, inputs)
+		_, err = open()
+	default:
+		declared, open := kind.NewWatch()
 		set(t, declared, inputs)
 		_, err = open()
 	}

@@ -3,18 +3,19 @@ package verify
 import (
 	"bytes"
 	"errors"
-	"fmt"
+	"math"
 	"time"
 
 	"github.com/backstep/backstep/internal/executor"
 	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/outfile"
 	"github.com/backstep/backstep/internal/step"
+	"github.com/backstep/backstep/internal/verdict"
 	"github.com/backstep/backstep/internal/verdict/ticks"
 )
 
 // keep writes the evidence to the files that were asked for; "" is none.
-func keep(e executor.Evidence, record, picture string) error {
+func keep(v executor.Verification, record, picture string) error {
 	var faults []error
 	write := func(path string, data []byte) {
 		if err := outfile.Write(path, data); err != nil {
@@ -23,60 +24,70 @@ func keep(e executor.Evidence, record, picture string) error {
 	}
 	if record != "" {
 		var b bytes.Buffer
-		faults = append(faults, ticks.Write(&b, e.Series))
+		faults = append(faults, ticks.Write(&b, v.Evidence.Series))
 		write(record, b.Bytes())
 	}
 	if picture != "" {
-		write(picture, drawing(e.Ways))
+		write(picture, drawing(v))
 	}
 	return errors.Join(faults...)
 }
 
-// title says what the lines mean.
-const title = "Evidence on the way to a fail (first line) and to a pass (second); 100 is a verdict"
+// longest is how many points a line of a chart has at most.
+const longest = 20
 
-func chart(ways []executor.Way) step.Chart {
-	c := step.Chart{Title: title, Lines: make([][]float64, 2)}
-	for _, w := range ways {
-		c.Until = w.At
-		c.Lines[0] = append(c.Lines[0], w.Fail)
-		c.Lines[1] = append(c.Lines[1], w.Pass)
+// charts are what a verify saw, for the page of the run.
+func charts(v executor.Verification) []step.Chart {
+	e := v.Evidence
+	way := step.Chart{Title: "How far the evidence has come", Caption: "red: to a fail; green: to a pass; at 100 is the verdict", Until: took(e), Top: 1,
+		Lines: []step.Line{{Colour: red, Points: []float64{0}}, {Colour: green, Points: []float64{0}}}}
+	for _, w := range e.Ways {
+		way.Lines[0].Points = append(way.Lines[0].Points, w.Fail)
+		way.Lines[1].Points = append(way.Lines[1].Points, w.Pass)
 	}
-	return c
+	r := ratesOf(e.Series, took(e), longest)
+	failed := step.Chart{Title: "How often they failed", Caption: "violet: " + v.Release.String(), Until: time.Duration(len(r.points)) * r.step,
+		Lines: []step.Line{{Colour: violet}}}
+	if r.whole.Baseline.Requests > 0 {
+		failed.Caption += "; grey: " + beside(e)
+		failed.Lines = append(failed.Lines, step.Line{Colour: grey})
+	}
+	for _, p := range r.points {
+		for i, c := range []verdict.Counts{p.Candidate, p.Baseline}[:len(failed.Lines)] {
+			points := failed.Lines[i].Points
+			at := rate(c)
+			if c.Requests == 0 && len(points) > 0 {
+				at = points[len(points)-1] // a chart has no gaps
+			}
+			failed.Lines[i].Points = append(points, at)
+			failed.Top = max(failed.Top, at)
+		}
+	}
+	failed.Top = topOf(failed.Top)
+	return []step.Chart{way, failed}
 }
 
-// The measures of a drawing, in pixels.
+// The colours of charts, which can be told apart in light and dark.
 const (
-	width  = 640
-	height = 240
-	margin = 40
+	red    = "#cf222e"
+	green  = "#1a7f37"
+	violet = "#8250df"
+	grey   = "#818b98"
 )
 
-// drawing is the evidence over time as an SVG: the way to a fail is red, the way to a pass is green.
-func drawing(ways []executor.Way) []byte {
-	until := time.Second
-	if len(ways) > 0 {
-		until = max(ways[len(ways)-1].At, time.Millisecond)
-	}
-	x := func(at time.Duration) float64 { return margin + (width-2*margin)*float64(at)/float64(until) }
-	y := func(share float64) float64 { return height - margin - (height-2*margin)*share }
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\" font-family=\"sans-serif\" font-size=\"12\">\n", width, height)
-	fmt.Fprintf(&b, "<title>%s</title>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", title)
-	for _, share := range []float64{0, 0.5, 1} {
-		fmt.Fprintf(&b, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.0f %%</text>\n",
-			margin, y(share), width-margin, margin-6, y(share)+4, 100*share)
-	}
-	for i, line := range []struct {
-		name, colour string
-		of           func(executor.Way) float64
-	}{{"to a fail", "#cf222e", func(w executor.Way) float64 { return w.Fail }}, {"to a pass", "#1a7f37", func(w executor.Way) float64 { return w.Pass }}} {
-		fmt.Fprintf(&b, "<polyline fill=\"none\" stroke-width=\"2\" stroke=\"%s\" points=\"%.1f,%.1f", line.colour, x(0), y(0))
-		for _, w := range ways {
-			fmt.Fprintf(&b, " %.1f,%.1f", x(w.At), y(line.of(w)))
+// table is the phases, and how often both sides failed in each.
+func table(v executor.Verification) step.Table {
+	e := v.Evidence
+	t := step.Table{Head: []string{"phase", "until", v.Release.String(), beside(e)}}
+	from := time.Duration(0)
+	for i, p := range e.Phases {
+		until := p.Until
+		if i == len(e.Phases)-1 {
+			until = math.MaxInt64 // what came with the verdict
 		}
-		fmt.Fprintf(&b, "\"/>\n<text x=\"%d\" y=\"%d\" fill=\"%s\">%s</text>\n", margin+100*i, margin-14, line.colour, line.name)
+		counts := within(e.Series, from, until)
+		t.Rows = append(t.Rows, []string{p.Name, span(p.Until), counted(counts.Candidate), counted(counts.Baseline)})
+		from = p.Until
 	}
-	fmt.Fprintf(&b, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%.3g s</text>\n</svg>\n", width-margin, height-margin+20, until.Seconds())
-	return b.Bytes()
+	return t
 }

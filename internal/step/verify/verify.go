@@ -57,7 +57,7 @@ func Step(kinds config.Kinds) step.Step {
 			step.OnUnknown(&onUnknown),
 			input.Span(&judging.Watch, "watch", "How long to go on watching after a pass, for example 30m. What is good already is only watched: a scheduled job can call it at any time. It goes back by the same rules, and gives way to every deploy.").Or("0s"),
 			input.String(&record, "record", "A file to write the ticks to: a CSV that backstep verdict replay reads."),
-			input.String(&picture, "picture", "A file to draw the evidence over time to, as SVG."),
+			input.String(&picture, "picture", "A file to draw what was seen to, as SVG: the verdict and why, the evidence on its way to it, and how often both releases have failed."),
 		), page.Inputs()...),
 		Outputs: []input.Output{outVerdict, outReason, outDigest, outRequests, outErrors, outRolled, outSeconds},
 		Run: func(ctx context.Context, rt *step.Runtime) error {
@@ -101,9 +101,9 @@ func Step(kinds config.Kinds) step.Step {
 			rows = append(rows, step.Secrets(back.Changed)...)
 			rows = append(rows, step.Unwritten(cmp.Or(back.Unwritten, v.Unwritten))...)
 			rt.Summary(step.Report{Title: fmt.Sprintf("Verified %s", x.Name), Rows: rows, Incident: e.Verdict != verdict.Pass,
-				Timeline: step.Timeline(back.Plan), Chart: chart(e.Ways)})
+				Timeline: step.Timeline(back.Plan), Table: table(v), Charts: charts(v)})
 			// What was kept and handed on cannot change how it ended: that comes first, and gives the exit code.
-			err = errors.Join(ending(v, policy(e.Verdict)), rt.Changed(rt.Outputs(values...)), keep(e, record, picture))
+			err = errors.Join(ending(v, policy(e.Verdict)), rt.Changed(rt.Outputs(values...)), keep(v, record, picture))
 			if back.Release.Digest != "" {
 				page.Begin(ctx, rt, string(x.Name), back.Release.Commit, "back to "+back.Release.String())(v.BackErr == nil)
 			}
