@@ -21,7 +21,7 @@ lint: ## format, vet, staticcheck, actionlint, generated files, and every platfo
 	done
 
 gen: ## write the generated files
-	go test -count=1 ./internal/house -run TestGeneratedFiles -update
+	go test -count=1 ./internal/house -run "TestGeneratedFiles|TestThirdParty" -update
 
 test: ## everything that needs only Go and git
 	go test ./...
