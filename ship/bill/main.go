@@ -5,7 +5,7 @@ package main
 
 import (
 	"bytes"
-	"crypto/md5" //nolint:gosec // dpkg has no other sums
+	"crypto/md5" // #nosec G501 -- dpkg has no other sums
 	"crypto/sha256"
 	"debug/buildinfo"
 	"errors"
@@ -60,7 +60,7 @@ func run(version string, created time.Time, out string, roots []string) error {
 	if err := cdx.NewBOMEncoder(&text, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(b, cdx.SpecVersion1_6); err != nil {
 		return err
 	}
-	return os.WriteFile(out, text.Bytes(), 0o644) //nolint:gosec // it is for everybody
+	return os.WriteFile(out, text.Bytes(), 0o644) // #nosec G306 -- it is for everybody
 }
 
 // find is where each file of an image is, by its name in the image; what stands in a later root hides what stands in an earlier one.
@@ -200,7 +200,7 @@ func (d dpkg) owner(inside string, content []byte) (cdx.Component, error) {
 	if err != nil {
 		return cdx.Component{}, err
 	}
-	if sum := fmt.Sprintf("%x  %s\n", md5.Sum(content), strings.TrimPrefix(place, "/")); !strings.Contains("\n"+sums, "\n"+sum) { //nolint:gosec // as above
+	if sum := fmt.Sprintf("%x  %s\n", md5.Sum(content), strings.TrimPrefix(place, "/")); !strings.Contains("\n"+sums, "\n"+sum) { // #nosec G401 -- dpkg has no other sums
 		return cdx.Component{}, fmt.Errorf("it is not as package %s has it", name)
 	}
 	return d.component(name)
@@ -231,7 +231,7 @@ func (d dpkg) certificates(content []byte) (cdx.Component, error) {
 		if !strings.HasPrefix(name, "/usr/share/ca-certificates/") || filepath.Ext(name) != ".crt" {
 			continue
 		}
-		one, err := os.ReadFile(name) //nolint:gosec // dpkg names it
+		one, err := os.ReadFile(name)
 		if err != nil {
 			return cdx.Component{}, err
 		}
@@ -262,7 +262,7 @@ func (d dpkg) component(name string) (cdx.Component, error) {
 
 // query is what dpkg-query prints.
 func query(args ...string) (string, error) {
-	out, err := exec.Command("dpkg-query", args...).Output() //nolint:gosec // a list of arguments, of names that dpkg gave or that are in our image
+	out, err := exec.Command("dpkg-query", args...).Output()
 	if err != nil {
 		return "", fmt.Errorf("dpkg-query %s: %w", strings.Join(args, " "), err)
 	}

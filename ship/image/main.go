@@ -13,7 +13,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -142,20 +141,21 @@ func build(w wanted) (v1.Image, error) {
 // pack writes what is below root in the order of names, owned by root, of one time. A mode is one of four: a folder, one that everybody
 // may write to, a program, another file.
 func pack(to io.Writer, root string, created time.Time) error {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
 	archive := tar.NewWriter(to)
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == root {
-			return err
-		}
-		inside, err := filepath.Rel(root, path)
-		if err != nil {
+	err = fs.WalkDir(dir.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == "." {
 			return err
 		}
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
-		h := &tar.Header{Name: filepath.ToSlash(inside), ModTime: created, Format: tar.FormatPAX, Mode: 0o755}
+		h := &tar.Header{Name: path, ModTime: created, Format: tar.FormatPAX, Mode: 0o755}
 		switch mode := info.Mode(); {
 		case mode.IsDir():
 			h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
@@ -164,7 +164,7 @@ func pack(to io.Writer, root string, created time.Time) error {
 			}
 		case mode&fs.ModeSymlink != 0:
 			h.Typeflag, h.Mode = tar.TypeSymlink, 0o777
-			if h.Linkname, err = os.Readlink(path); err != nil {
+			if h.Linkname, err = dir.Readlink(path); err != nil {
 				return err
 			}
 		case mode.IsRegular():
@@ -178,7 +178,7 @@ func pack(to io.Writer, root string, created time.Time) error {
 		if err := archive.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg {
 			return err
 		}
-		content, err := os.ReadFile(path)
+		content, err := dir.ReadFile(path)
 		if err != nil {
 			return err
 		}
