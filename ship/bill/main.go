@@ -210,9 +210,13 @@ func (d dpkg) owner(inside string, content []byte) (cdx.Component, error) {
 func (d dpkg) search(paths ...string) (name, place string, err error) {
 	for _, path := range paths {
 		out, failed := query("--search", path)
-		name, found, _ := strings.Cut(strings.TrimSpace(out), ": ")
-		if failed == nil && found == path && !strings.ContainsAny(name, ", ") {
-			return name, path, nil
+		if failed != nil {
+			continue
+		}
+		for _, line := range strings.Split(out, "\n") { // others tell of diversions
+			if name, found, _ := strings.Cut(line, ": "); found == path && !strings.ContainsAny(name, ", ") {
+				return name, path, nil
+			}
 		}
 	}
 	return "", "", errors.New("it belongs to no package")
@@ -252,12 +256,25 @@ func (d dpkg) component(name string) (cdx.Component, error) {
 	}
 	version := strings.NewReplacer(":", "%3A", "+", "%2B").Replace(field[1])
 	url := fmt.Sprintf("pkg:deb/%s/%s@%s?arch=%s&distro=%[1]s-%[5]s", d.distribution.id, field[0], version, field[2], d.distribution.release)
-	source := "https://snapshot.debian.org/package/" + field[3] + "/" + field[4] + "/"
-	if d.distribution.id == "ubuntu" {
-		source = "https://launchpad.net/ubuntu/+source/" + field[3] + "/" + field[4]
+	source, err := d.source(field[3], field[4])
+	if err != nil {
+		return cdx.Component{}, err
 	}
 	return cdx.Component{Type: cdx.ComponentTypeLibrary, BOMRef: url, Name: field[0], Version: field[1], PackageURL: url,
 		ExternalReferences: &[]cdx.ExternalReference{{Type: cdx.ERTypeSourceDistribution, URL: source}}}, nil
+}
+
+// source is where the source of a package is.
+func (d dpkg) source(name, version string) (string, error) {
+	switch {
+	case d.distribution.id == "debian":
+		return "https://snapshot.debian.org/package/" + name + "/" + version + "/", nil
+	case d.distribution.id == "ubuntu" && !strings.Contains(version, "ppa"):
+		return "https://launchpad.net/ubuntu/+source/" + name + "/" + version, nil
+	case d.distribution.id == "ubuntu" && name == "git": // as GitHub's runners have it
+		return "https://launchpad.net/~git-core/+archive/ubuntu/ppa/+packages?field.name_filter=git", nil
+	}
+	return "", fmt.Errorf("where the source of %s %s is, is not known", name, version)
 }
 
 // query is what dpkg-query prints.
