@@ -56,11 +56,28 @@ func run(version string, created time.Time, out string, roots []string) error {
 	if err != nil {
 		return err
 	}
-	var text bytes.Buffer
-	if err := cdx.NewBOMEncoder(&text, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(b, cdx.SpecVersion1_6); err != nil {
+	text, err := encode(b)
+	if err != nil {
 		return err
 	}
-	return os.WriteFile(out, text.Bytes(), 0o644) // #nosec G306 -- it is for everybody
+	return os.WriteFile(out, text, 0o644) // #nosec G306 -- it is for everybody
+}
+
+// encode writes a bill, with a serial number that is of what it says: the same files have the same one.
+func encode(b *cdx.BOM) ([]byte, error) {
+	write := func() ([]byte, error) {
+		var text bytes.Buffer
+		err := cdx.NewBOMEncoder(&text, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(b, cdx.SpecVersion1_6)
+		return text.Bytes(), err
+	}
+	text, err := write()
+	if err != nil {
+		return nil, err
+	}
+	id := sha256.Sum256(text)
+	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // RFC 9562, version 8
+	b.SerialNumber = fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:16])
+	return write()
 }
 
 // find is where each file of an image is, by its name in the image; what stands in a later root hides what stands in an earlier one.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 // known are the packages of a machine that has only these files.
@@ -81,6 +83,65 @@ func TestEveryFileIsListed(t *testing.T) {
 	}
 	if _, err := list("1.2.3", time.Unix(0, 0).UTC(), files, known{"lib/z": "zlib"}); err == nil || err.Error() != "bin/git: it belongs to no package" {
 		t.Errorf("a file of nobody: %v", err)
+	}
+}
+
+// A bill is as CycloneDX wants it, and says the same for the same files.
+func TestTheBillIsCycloneDX(t *testing.T) {
+	files, err := find([]string{put(t, map[string]string{"bin/git": "g", ours + "LICENSE": "x"})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := func(content string) []byte {
+		b, err := list(content, time.Unix(0, 0).UTC(), files, known{"bin/git": "git"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := encode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	text := written("1.2.3")
+	if !bytes.Equal(text, written("1.2.3")) || bytes.Equal(text, written("1.2.4")) {
+		t.Error("the same files have two bills, or others the same")
+	}
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/CycloneDX/cyclonedx-go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	for name, file := range map[string]string{"bom-1.6.schema.json": "bom-1.6.schema.json", "spdx.schema.json": "spdx.schema.json", "jsf-0.82.schema.json": "jsf-0.82.schemax.json"} {
+		text, err := os.Open(filepath.Join(strings.TrimSpace(string(dir)), "schema", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer text.Close()
+		schema, err := jsonschema.UnmarshalJSON(text)
+		if err == nil {
+			err = c.AddResource("http://cyclonedx.org/schema/"+name, schema)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	schema, err := c.Compile("http://cyclonedx.org/schema/bom-1.6.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for wrong, text := range map[bool][]byte{false: text, true: bytes.Replace(text, []byte(`"SHA-256"`), []byte(`"SHA-255"`), 1)} {
+		value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(value); (err != nil) != wrong {
+			t.Errorf("wrong %v: %v", wrong, err)
+		}
+	}
+	if !bytes.Contains(text, []byte(`"serialNumber": "urn:uuid:`)) { // without one actions/attest does not know what it is
+		t.Error("it has no serial number")
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/backstep/backstep/internal/registry"
+	"github.com/backstep/backstep/internal/registry/registrytest"
 )
 
 // tree makes a folder to pack, with modes and times as a checkout has them by chance.
@@ -96,5 +99,21 @@ func TestArchive(t *testing.T) {
 	want := "-rw-r--r-- a \ndrwxr-xr-x bin \nLrwxrwxrwx bin/link tool\n-rwxr-xr-x bin/tool \ndtrwxrwxrwx tmp "
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
+	}
+}
+
+// What is pushed has the digest that is printed.
+func TestPush(t *testing.T) {
+	repository := registrytest.InProcess(t) + "/acme/backstep"
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-tag", repository + ":1.2.3", "-push", tree(t, 0o022, time.Unix(1, 0), "bin/tool")}, &out); err != nil {
+		t.Fatal(err)
+	}
+	ref, err := registry.ParseReference(repository + ":1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := registry.New().Resolve(t.Context(), ref); err != nil || string(r.Digest)+"\n" != out.String() {
+		t.Errorf("the registry has %v, %v, want %s", r.Digest, err, out.String())
 	}
 }
