@@ -216,7 +216,7 @@ func explained(i input.Input, list, keyed string) string {
 func mapping(pairs ...any) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for i := 0; i < len(pairs); i += 2 {
-		put(n, pairs[i].(string), pairs[i+1].(*yaml.Node))
+		put(n, pairs[i].(string), pairs[i+1].(*yaml.Node)) // #nosec G602 -- they come in pairs
 	}
 	return n
 }

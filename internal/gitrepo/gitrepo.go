@@ -160,13 +160,18 @@ func (r *Repo) giveBack() {
 	if !ok || owner.Uid == 0 {
 		return
 	}
-	_ = filepath.WalkDir(filepath.Join(r.top, ".git"), func(path string, d fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(r.top) // the owner may put a link where a folder was, on the way
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	_ = fs.WalkDir(root.FS(), ".git", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
 		}
 		if info, err := d.Info(); err == nil {
 			if s, ok := info.Sys().(*syscall.Stat_t); ok && s.Uid == 0 {
-				_ = os.Lchown(path, int(owner.Uid), int(owner.Gid))
+				_ = root.Lchown(path, int(owner.Uid), int(owner.Gid))
 			}
 		}
 		return nil

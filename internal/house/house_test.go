@@ -38,17 +38,17 @@ var floors = [][]string{
 	{"internal/step", "internal/step/"},
 	{"internal/catalog"},
 	{"internal/cli", "internal/gen"},
-	{"internal/house", "cmd/", "examples/", "bench/"},
+	{"internal/house", "cmd/", "examples/", "bench/", "ship/"},
 }
 
 // bans lists modules that only some rooms may use, and why.
 var bans = []struct{ module, rooms, why string }{
-	{"github.com/google/go-containerregistry", "internal/registry internal/builder/layers internal/step/demo internal/ledger/ledgertest internal/registry/registrytest bench/crash", "types of a library do not leave their room"},
+	{"github.com/google/go-containerregistry", "internal/registry internal/builder/layers internal/step/demo internal/ledger/ledgertest internal/registry/registrytest bench/crash ship/image", "types of a library do not leave their room"},
 	{"go.yaml.in/yaml", "internal/config internal/gen", "one parser, one writer"},
 	{"github.com/sethvargo/go-githubactions", "internal/host/github", "only one host speaks it"},
 	{"github.com/getkin/kin-openapi", "internal/host/hosttest", "a double checks with it, and nothing else"},
 	{"gitlab.com/gitlab-org/api/client-go", "internal/host/gitlab", "an SDK does not leave its room"},
-	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest internal/probe/command internal/probe/probetest bench/crash", "values from outside must not reach a shell"},
+	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest internal/probe/command internal/probe/probetest bench/crash ship/bill", "values from outside must not reach a shell"},
 	{"github.com/moby", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"github.com/docker/docker", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"google.golang.org/grpc", "internal/probe/grpc", "a protocol's library is heavy"},
@@ -57,6 +57,7 @@ var bans = []struct{ module, rooms, why string }{
 	{"github.com/chromedp", "internal/probe/browser", "a browser's protocol is heavy"},
 	{"github.com/theory/jsonpath", "internal/probe/http", "types of a library do not leave their room"},
 	{"gonum.org/v1/gonum", "bench/verdict", "distributions are for simulations"},
+	{"github.com/CycloneDX", "ship/bill", "a bill of materials is made when an image is"},
 	{"k8s.io", "internal/target/kubernetes internal/router/kubernetes", "an orchestrator's client is heavy"},
 }
 
@@ -207,13 +208,13 @@ func TestBreachesAreSeen(t *testing.T) {
 
 // direct are the names that go around what makes them safe, and the rooms that may use them.
 var direct = []struct{ name, rooms, instead string }{
-	{"os.Stdout", "internal/cli internal/step/demo cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
-	{"os.Stderr", "internal/cli cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
+	{"os.Stdout", "internal/cli internal/step/demo cmd/ bench/ examples/ ship/", "a step prints to its Runtime, which escapes and redacts"},
+	{"os.Stderr", "internal/cli cmd/ bench/ examples/ ship/", "a step prints to its Runtime, which escapes and redacts"},
 	{"fmt.Print", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
 	{"fmt.Printf", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
 	{"fmt.Println", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
 	{"os.Environ", "internal/gitrepo internal/probe/command internal/builder/docker internal/step/demo internal/cli internal/registry/registrytest bench/", "a child gets child.Environment"},
-	{"os.WriteFile", "internal/step/demo internal/probe/probetest internal/router/routertest internal/registry/registrytest bench/", "outfile.Write follows no link"},
+	{"os.WriteFile", "internal/step/demo internal/probe/probetest internal/router/routertest internal/registry/registrytest bench/ ship/", "outfile.Write follows no link"},
 	{"os.Create", "bench/", "outfile.Write follows no link"},
 }
 

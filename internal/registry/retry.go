@@ -62,7 +62,7 @@ func (t retrying) RoundTrip(request *http.Request) (*http.Response, error) {
 	end := time.Now().Add(budget)
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		response, err := t.try(request)
-		wait := pause/2 + rand.N(pause)
+		wait := pause/2 + rand.N(pause) // #nosec G404 -- clients only have to differ
 		switch {
 		case err != nil && !broken(request, err), err == nil && !busy(response.StatusCode), !repeatable(request):
 			return response, err

@@ -286,7 +286,7 @@ func (l *Ledger) raise(ctx context.Context, n uint64) (release.Digest, time.Time
 		case !registry.Transient(err), time.Now().Add(pause).After(end):
 			return "", since, err
 		}
-		if err := sleep(ctx, pause/2+mathrand.N(pause)); err != nil {
+		if err := sleep(ctx, pause/2+mathrand.N(pause)); err != nil { // #nosec G404 -- writers only have to differ
 			return "", since, fmt.Errorf("write %s: %w", l.doing(n), err)
 		}
 	}
@@ -352,7 +352,7 @@ func (c *commit) await(ctx context.Context, first, last uint64) (uint64, error) 
 		if over {
 			return 0, nil
 		}
-		if err := sleep(ctx, pause/2+mathrand.N(pause)); err != nil {
+		if err := sleep(ctx, pause/2+mathrand.N(pause)); err != nil { // #nosec G404 -- writers only have to differ
 			return 0, fmt.Errorf("wait for %s: %w", c.doing(first), err)
 		}
 	}

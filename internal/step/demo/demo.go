@@ -139,7 +139,7 @@ func run(ctx context.Context, rt *step.Runtime, rate int, asJSON bool, picture s
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: containerregistry.New(containerregistry.Logger(log.New(io.Discard, "", 0)))}
+	server := &http.Server{Handler: containerregistry.New(containerregistry.Logger(log.New(io.Discard, "", 0))), ReadHeaderTimeout: time.Minute}
 	go server.Serve(listener)
 	defer server.Close()
 

@@ -250,7 +250,7 @@ func kept(at network.PortBinding) network.PortBinding {
 		return at
 	}
 	for range 100 {
-		port := strconv.Itoa(lowPort + rand.N(highPort-lowPort))
+		port := strconv.Itoa(lowPort + rand.N(highPort-lowPort)) // #nosec G404 -- one that is taken is tried again
 		l, err := net.Listen("tcp", net.JoinHostPort(at.HostIP.String(), port))
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue

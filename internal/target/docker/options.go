@@ -235,7 +235,7 @@ func (s *spec) publication(routed bool) (network.PortBinding, error) {
 }
 
 func (s *spec) portNumber() network.Port {
-	p, _ := network.PortFrom(uint16(s.port), network.TCP) // 1 to 65535 by its declaration
+	p, _ := network.PortFrom(uint16(s.port), network.TCP) // #nosec G115 -- 1 to 65535 by its declaration
 	return p
 }
 
