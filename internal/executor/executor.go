@@ -39,6 +39,7 @@ type Executor struct {
 	Owner    string // names the ledger on the targets
 	registry *registry.Client
 	image    string // the repository that releases come from
+	book     string // the repository of the ledger
 	sites    []wayback.Site
 	configs  *configurations
 	world    World
