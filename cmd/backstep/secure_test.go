@@ -33,11 +33,12 @@ func TestSecureRegistries(t *testing.T) {
 	dir := filepath.Dir(a.File)
 	for _, c := range []struct {
 		what, name string
+		ledger     string // what its repository has after that of the images
 		behind     registrytest.Behind
 		env        map[string]string // of every command
 	}{
-		{"password", "localhost", registrytest.Behind{}, map[string]string{"SSL_CERT_FILE": a.File, "KIND": "whatever removes tags there"}},
-		{"tokens", "hub.registry.test", registrytest.Behind{Names: []string{"hub.registry.test"}, Tokens: tokens},
+		{"password", "localhost", "", registrytest.Behind{}, map[string]string{"SSL_CERT_FILE": a.File, "KIND": "whatever removes tags there"}},
+		{"tokens", "hub.registry.test", "/backstep", registrytest.Behind{Names: []string{"hub.registry.test"}, Tokens: tokens},
 			map[string]string{"SSL_CERT_FILE": "", "SSL_CERT_DIR": dir, "HTTPS_PROXY": "http://" + proxy.Address, "KIND": "on Harbor, a tag retention rule"}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -65,17 +66,33 @@ func TestSecureRegistries(t *testing.T) {
 						env.Setenv(name, value)
 					}
 					env.Setenv("REG", host+"/acme/shop")
+					env.Setenv("BOOK", host+"/acme/shop"+c.ledger)
 					env.Setenv("BACKSTEP_REGISTRY_USERNAME", registrytest.User)
 					env.Setenv("BACKSTEP_REGISTRY_PASSWORD", registrytest.Password)
-					return supervised(env, client)
+					if err := supervised(env, client); err != nil || c.ledger == "" {
+						return err
+					}
+					file := filepath.Join(env.WorkDir, "backstep.yml")
+					text, err := os.ReadFile(file)
+					if err != nil {
+						return err
+					}
+					return os.WriteFile(file, append([]byte("ledger: "+env.Getenv("BOOK")+"\n"), text...), 0o600)
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "removed": func(ts *testscript.TestScript, neg bool, args []string) {
-					repository := ts.Getenv("REG")
-					for _, tag := range args { // as a clean-up does it: by its digest, with every tag of it
-						digest, err := client.Head(context.Background(), repository, tag)
-						ts.Check(err)
-						_, err = client.Delete(context.Background(), repository, string(digest))
-						ts.Check(err)
+					// removed REPOSITORY TAG, as a clean-up does it: by its digest, with every tag of it
+					digest, err := client.Head(context.Background(), args[0], args[1])
+					ts.Check(err)
+					_, err = client.Delete(context.Background(), args[0], string(digest))
+					ts.Check(err)
+				}, "kept": func(ts *testscript.TestScript, neg bool, args []string) {
+					// kept: the tags of the ledger are all in its own repository, but for the pins of images
+					tags, err := client.Tags(context.Background(), ts.Getenv("REG"))
+					ts.Check(err)
+					for _, tag := range tags {
+						if c.ledger != "" && strings.HasPrefix(tag, "bs.") && !strings.HasPrefix(tag, "bs.shop.production.k.") {
+							ts.Fatalf("%s has the tag %s", ts.Getenv("REG"), tag)
+						}
 					}
 				}},
 			})

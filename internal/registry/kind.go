@@ -17,6 +17,7 @@ type Kind struct {
 	Name   string // as its users call it; its section on CleanUpPage begins with it
 	Anchor string // of that section
 	Exempt string // what to set there, for people
+	Makes  bool   // the first push to a name makes a repository of it
 	Tags   string // the part of Exempt that names the tags of ours, as the registry writes it
 
 	host    *regexp.Regexp // of its own servers; nil when everybody runs one
@@ -27,7 +28,7 @@ type Kind struct {
 // Kinds are the kinds that are known. What one's own server says of itself goes after what a name says, since Tencent's is a Harbor.
 func Kinds() []Kind {
 	return []Kind{
-		{Name: "GHCR", Anchor: "ghcr", Tags: "!bs.*", host: regexp.MustCompile(`^(ghcr\.io|containers\..+)$`),
+		{Name: "GHCR", Anchor: "ghcr", Makes: true, Tags: "!bs.*", host: regexp.MustCompile(`^(ghcr\.io|containers\..+)$`),
 			Exempt: `in the workflow that prunes packages: image-tags: "!bs.*", or delete-only-untagged-versions: true`},
 		{Name: "Docker Hub", Anchor: "docker-hub", Tags: "bs.", host: regexp.MustCompile(`^(index\.|registry-1\.)?docker\.io$`), service: "registry.docker.io",
 			Exempt: "whoever or whatever deletes images there has to leave tags that begin with bs. alone"},
@@ -39,9 +40,9 @@ func Kinds() []Kind {
 			Exempt: `in the ageing rule: "tag_selectors": [{"kind": "regexp", "pattern": "^bs\\..*$"}]`},
 		{Name: "Tencent TCR", Anchor: "tencent-tcr", Tags: "bs.*", host: regexp.MustCompile(`(\.tencentcloudcr\.com|ccr\.ccs\.tencentyun\.com)$`),
 			Exempt: `a retention item: {"RetentionPolicy": {"Key": "latestPushedK", "Value": 99999}, "TagFilter": {"Decoration": "matches", "Pattern": "bs.*"}}; the personal edition takes none`},
-		{Name: "GitLab", Anchor: "gitlab", Tags: `bs\..+`, host: regexp.MustCompile(`^registry\.gitlab\.com$`), service: "container_registry", header: "Gitlab-Container-Registry-Version",
+		{Name: "GitLab", Anchor: "gitlab", Makes: true, Tags: `bs\..+`, host: regexp.MustCompile(`^(registry\.)?gitlab\.`), service: "container_registry", header: "Gitlab-Container-Registry-Version",
 			Exempt: `in the cleanup policy, keep tags matching: bs\..+`},
-		{Name: "Harbor", Anchor: "harbor", Tags: "bs.**", service: "harbor-registry",
+		{Name: "Harbor", Anchor: "harbor", Makes: true, Tags: "bs.**", host: regexp.MustCompile(`(^|\.)harbor[.-]`), service: "harbor-registry",
 			Exempt: "a tag retention rule: for the repositories matching **, retain always, with tags matching bs.**"},
 	}
 }

@@ -32,6 +32,8 @@ func TestWhatKeepsOurTags(t *testing.T) {
 		{"TCR, enterprise", "acme.tencentcloudcr.com", `on Tencent TCR, a retention item: {"RetentionPolicy": {"Key": "latestPushedK", "Value": 99999}`},
 		{"TCR, personal", "ccr.ccs.tencentyun.com", "on Tencent TCR, "},
 		{"GitLab.com", "registry.gitlab.com", `on GitLab, in the cleanup policy, keep tags matching: bs\..+`},
+		{"a GitLab by its name", "registry.gitlab.example.com:5050", "on GitLab, "},
+		{"a Harbor by its name", "harbor.example.com", "on Harbor, "},
 		{"a GitLab of one's own", bearer("container_registry"), "on GitLab, "},
 		{"by its header", answering("Gitlab-Container-Registry-Version", "4.9.0-gitlab"), "on GitLab, "},
 		{"Harbor", bearer("harbor-registry"), "on Harbor, a tag retention rule: for the repositories matching **, retain always, with tags matching bs.** (docs/registries.md#harbor)"},
