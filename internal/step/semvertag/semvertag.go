@@ -43,8 +43,8 @@ var channelShape = regexp.MustCompile(`^[A-Za-z][0-9A-Za-z-]*$`)
 
 type inputs struct {
 	image, version, level, prefix, imagePrefix, channel, dir, fetch string
-	initial                                            *semver.Version
-	floating, gitTag                                   bool
+	initial                                                         *semver.Version
+	floating, gitTag                                                bool
 }
 
 // run is one run of the step, with what it was told and what it is to write.
