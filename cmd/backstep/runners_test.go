@@ -532,7 +532,7 @@ func TestE2ENewUser(t *testing.T) {
 	if out, err := init.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	tm.rewrite("bake: 5m", "bake: 3s\n      objective: 5%\n      negligible: 5%", "path: /}", "path: /, rate: 50}") // the test has no minute
+	tm.rewrite("    verify:\n      bake: 5m", "    try: 0s\n    verify:\n      bake: 3s\n      objective: 5%\n      negligible: 5%", "path: /}", "path: /, rate: 50}") // the test has no minute
 	tm.commit("feat: the first release")
 	if ok, all := tm.act("push", "release.yml"); !ok || !has(all, "set-output", "verdict=pass") {
 		t.Fatal("the first release failed")

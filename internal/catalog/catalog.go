@@ -65,6 +65,7 @@ func Steps() []step.Step {
 		operate.Pause(kinds),
 		operate.Resume(kinds),
 		operate.Adopt(kinds),
+		operate.Forecast(kinds),
 		replay.Step(),
 		initialize.Step(),
 		supervise.Step(),

@@ -114,7 +114,7 @@ func (e *Environment) inputs(strategy *string, weights *[]string, variables *map
 		input.Int(&e.Keep, "keep", "How many good releases stay on the target, stopped, besides what is live: going back to one of them is a start and no pull.", 0, 20).Or("2").Like("3"),
 		input.Duration(&e.Drain, "drain", "How long a release may finish its requests before it is removed.").Or("10s").Like("30s"),
 		input.Duration(&e.ReadyTimeout, "ready-timeout", "How long a release may take to become ready.").Or("60s").Like("3m"),
-		input.Span(&e.Try, "try", "How long the probes of verify ask a release before it gets traffic, at most, and what serves beside it: what fails every time never serves a customer. A second is enough when nothing fails; 0s is not at all.").Or("0s").Like("5s"),
+		input.Span(&e.Try, "try", "How long the probes of verify ask a release before it gets traffic, at most, and what serves beside it: what fails every time never serves a customer. A second is enough when nothing fails; 0s is not at all.").Or("5s").Like("5s"),
 		input.Span(&e.Settle, "settle", "How long a release must stay ready before it gets traffic: one that ends right after its start never does.").Or("3s").Like("10s"),
 	}
 }

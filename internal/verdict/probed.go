@@ -106,6 +106,7 @@ func (r *paired) Progress() (fail, pass float64) {
 type gates struct {
 	other  Counts        // of the baseline, all of them
 	first  Pair          // until the first success of the candidate
+	from   time.Duration // when the first of them was
 	begun  bool          // it had one
 	cells  [8]Pair       // of the half-seconds, the last one being under way
 	number int64         // of the half-second that is under way
@@ -136,8 +137,11 @@ const (
 	rowTime   = 2 * time.Second
 )
 
-// neverWell is how many checks from the first on make a fail of a release that has never answered well.
-const neverWell = 3
+// How many checks from the first on, and over how long, make a fail of a release that has never answered well.
+const (
+	neverWell    = 3
+	neverWellFor = 200 * time.Millisecond
+)
 
 // observe says why the candidate has plainly failed, or "".
 func (g *gates) observe(t Tick) string {
@@ -146,8 +150,11 @@ func (g *gates) observe(t Tick) string {
 		g.begun = true
 	}
 	if !g.begun {
+		if g.first.Candidate.Requests == 0 {
+			g.from = t.Elapsed
+		}
 		g.first = Pair{g.first.Candidate.Add(t.Candidate), g.first.Baseline.Add(t.Baseline)}
-		if c, b := g.first.Candidate, g.first.Baseline; c.Requests >= neverWell && (b.Requests == 0 || b.Errors == 0) {
+		if c, b := g.first.Candidate, g.first.Baseline; c.Requests >= neverWell && t.Elapsed-g.from >= neverWellFor && (b.Requests == 0 || b.Errors == 0) {
 			return fmt.Sprintf("%d of %d failed, from the first on%s", c.Errors, c.Requests, beside(b))
 		}
 	}

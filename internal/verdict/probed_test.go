@@ -241,3 +241,21 @@ func TestProbedAtAnyRate(t *testing.T) {
 		t.Errorf("it failed after the pass: %v", v)
 	}
 }
+
+// At a hundred checks a second a blip right at the start is many checks, and no release that never answers.
+func TestProbedBlipAtTheStart(t *testing.T) {
+	for blip, want := range map[time.Duration]Verdict{150 * time.Millisecond: Unknown, time.Minute: Fail} {
+		rule, v := defaultProbed(), Unknown
+		at := 10 * time.Millisecond
+		for ; at <= time.Second && v == Unknown; at += 10 * time.Millisecond {
+			c := Counts{1, 0}
+			if at <= blip {
+				c.Errors = 1
+			}
+			v = rule.Observe(Tick{Elapsed: at, Candidate: c, Baseline: Counts{1, 0}})
+		}
+		if v != want || v == Fail && at > 250*time.Millisecond {
+			t.Errorf("bad for %s: %s at %s", blip, v, at)
+		}
+	}
+}
