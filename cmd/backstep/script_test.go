@@ -3,11 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -17,7 +13,6 @@ import (
 
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
-	"github.com/backstep/backstep/internal/target/process"
 )
 
 func TestMain(m *testing.M) {
@@ -34,32 +29,7 @@ func TestScripts(t *testing.T) {
 			between := registrytest.NewSwitch(t, registrytest.InProcess(t))
 			env.Values["registry"] = between
 			env.Setenv("REG", between.Host()+"/acme/shop")
-			dir, err := os.MkdirTemp("", "bs") // a socket's path has to be short
-			if err != nil {
-				return err
-			}
-			socket := filepath.Join(dir, "s")
-			supervisor, err := process.NewSupervisor(process.SupervisorOptions{Dir: filepath.Join(dir, "state"), Socket: socket,
-				Listen: "127.0.0.1:0", Ready: "/ready", Registry: registry.New(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-			if err != nil {
-				return err
-			}
-			running, stop := context.WithCancel(context.Background())
-			ended := make(chan error, 1)
-			go func() { ended <- supervisor.Run(running) }()
-			env.Defer(func() { stop(); <-ended; os.RemoveAll(dir) })
-			program, err := exec.LookPath("backstep")
-			if err != nil {
-				return err
-			}
-			env.Setenv("SOCKET", socket)
-			env.Setenv("PROXY", "http://"+supervisor.Address())
-			env.Setenv("BIN", filepath.Dir(program))
-			env.Setenv("BACKSTEP_HOST", "plain")
-			env.Setenv("BACKSTEP_ACTOR", "ada")
-			return os.WriteFile(filepath.Join(env.WorkDir, "backstep.yml"), []byte("service: shop\nrepository: "+env.Getenv("REG")+
-				"\nenvironments:\n  production:\n    target: {kind: process, socket: "+socket+"}\n    drain: 1s\n    settle: 0s\n    try: 0s\n    ready-timeout: 20s\n"+
-				"    verify: {bake: 1s, patience: 20s, negligible: 20%, intolerable: 20%, probes: [{kind: http, rate: 200}]}\n"), 0o644)
+			return supervised(env, registry.New())
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "shop": shop, "waits": waits, "broken": broken, "outage": outage, "answers": answers, "silent": silent, "talks": talks},
 	})

@@ -8,6 +8,7 @@ trap 'rm -rf "$outputs"' EXIT
 export BACKSTEP_OUTPUT="$outputs/backstep.env" BACKSTEP_ENVIRONMENT="$1" BACKSTEP_REPOSITORY="$2"
 
 backstep build-image
+backstep deploy --dry-run --allow-older # what is wrong is told before a tag moves
 backstep semver-tag --git-tag
 backstep deploy
 backstep verify --on-fail rollback

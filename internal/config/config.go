@@ -97,7 +97,7 @@ func (c *Config) inputs() []input.Input {
 			Matching(regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`), "shop"),
 		input.String(&c.Repository, "repository", "The repository of the images, registry/name. The ledger lives in it too.").Must().
 			Matching(repositoryShape, "registry.example.com/acme/shop"),
-		input.String(&c.Ledger, "ledger", "Another repository for the ledger, when the clean-up of the first is not ours to set.").
+		input.String(&c.Ledger, "ledger", "Another repository for the ledger: its tags are out of the list of your images, and its clean-up rules are its own. The pins of images (bs.*.k.*) stay beside them.").
 			Matching(repositoryShape, "registry.example.com/acme/shop-ledger"),
 	}
 }

@@ -148,11 +148,11 @@ func (x *Executor) resolveAndLook(ctx context.Context, d Deployment) (ref regist
 	return ref, r, now, cmp.Or(unresolved, err)
 }
 
-// versionOf is what the caller says, else what the image says, else the tag when that is SemVer, with or without v. A tag that
-// says something else is told.
+// versionOf is what the caller says, else what the image says, else the tag when that is SemVer, with or without v, and the
+// service before it, as semver-tag writes it in a repository of several services. A tag that says something else is told.
 func (x *Executor) versionOf(d Deployment, ref registry.Reference, r release.Release) string {
 	said := cmp.Or(d.Version, r.Version)
-	tagged := strings.TrimPrefix(ref.Tag, "v")
+	tagged := strings.TrimPrefix(strings.TrimPrefix(ref.Tag, x.service+"-"), "v")
 	if release.ParseVersion(tagged) != nil {
 		return said
 	}

@@ -38,7 +38,9 @@ type Executor struct {
 	Ledger   ledger.Ledger
 	Owner    string // names the ledger on the targets
 	registry *registry.Client
+	service  string // what is deployed
 	image    string // the repository that releases come from
+	book     string // the repository of the ledger
 	sites    []wayback.Site
 	configs  *configurations
 	world    World

@@ -245,7 +245,7 @@ func (x *Executor) heal(ctx context.Context, known *ledger.Event, p policy) (hea
 			return out, nil
 		case ledger.ReadAgain:
 			if ahead == now.newest.Seq+1 { // it was read again, and is still the newest
-				return out, lostEvents(now)
+				return out, x.lostEvents(now)
 			}
 			ahead = now.newest.Seq + 1
 			known = nil
@@ -287,7 +287,7 @@ func (x *Executor) free(ctx context.Context, in ledger.Intent, seen uint64) (*le
 }
 
 // lostEvents is the fault of a target that was changed by an event which the ledger does not have.
-func lostEvents(now sight) error {
+func (x *Executor) lostEvents(now sight) error {
 	var highest plan.Number
 	for _, s := range now.fleet {
 		if s.Claim.Number.Compare(highest) > 0 {
@@ -295,7 +295,8 @@ func lostEvents(now sight) error {
 		}
 	}
 	return fault.Errorf(fault.HalfWay, "the target was changed by event %s, but the ledger ends with event %d", highest, now.newest.Seq).
-		WithHint("the registry has lost events: restore them, or take over what the target knows: backstep adopt --environment %s", now.newest.Environment)
+		WithHint("the registry has lost events: restore them, or take over what the target knows: backstep adopt --environment %s. If a clean-up has removed them: %s",
+			now.newest.Environment, x.registry.CleanUp(x.book))
 }
 
 // treat carries out one remedy.

@@ -70,7 +70,7 @@ func (p *Place) Open(world World, kinds config.Kinds) (*Executor, error) {
 	}
 	return &Executor{
 		Name: env.Name, Config: env, Ledger: keeping{bounded(kept), configs}, tidied: kept.Wait,
-		Owner: owner, registry: client, image: c.Repository,
+		Owner: owner, registry: client, service: c.Service, image: c.Repository, book: book,
 		sites: []wayback.Site{{Name: string(env.Name), Target: to, Router: shift}}, configs: configs,
 		world: world, log: world.Log.With("env", string(env.Name)), author: author, holder: strings.ToLower(rand.Text()), patience: targetPatience,
 	}, nil

@@ -39,13 +39,13 @@ func (x *Executor) preflight(ctx context.Context, ref registry.Reference, r rele
 			x.log.Info("preflight: "+c.what, "release", c.release.Digest.Short())
 			continue
 		}
-		faults[i] = found(c, faults[i])
+		faults[i] = x.found(c, faults[i])
 	}
 	return errors.Join(faults...)
 }
 
 // found is what a check says. That something is missing is the input's fault; that nobody could be asked is not.
-func found(c check, err error) error {
+func (x *Executor) found(c check, err error) error {
 	var known *fault.Error
 	if errors.As(err, &known) && !errors.Is(err, registry.ErrNotFound) {
 		return fault.Errorf(known.Code, "preflight: %s: %s: %w", c.what, c.release, err).WithHint("%s", fault.HintOf(err))
@@ -53,9 +53,17 @@ func found(c check, err error) error {
 	code := fault.Failed
 	hint := "try again when the registry answers"
 	if errors.Is(err, registry.ErrNotFound) {
-		code, hint = fault.Input, "push it again; a registry clean-up may have removed a part of it"
+		code, hint = fault.Input, "push it again"+x.cleaned(err, c.release)
 	}
 	return fault.Errorf(code, "preflight: %s: %s: %w", c.what, c.release, err).WithHint("%s", hint)
+}
+
+// cleaned adds to a hint what keeps images of r's registry, when a part of r is missing there; else "".
+func (x *Executor) cleaned(err error, r release.Release) string {
+	if !errors.Is(err, registry.ErrNotFound) {
+		return ""
+	}
+	return ". A registry clean-up may have removed it: " + x.registry.CleanUp(r.Repository)
 }
 
 // available says whether r can be started on every target: from its registry, or from what the target has kept.

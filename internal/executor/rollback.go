@@ -81,7 +81,7 @@ func (x *Executor) rollbackOnce(ctx context.Context, r Rollback) (RolledBack, er
 	}
 	if err := x.open(ctx, now.sight, out.Release); err != nil {
 		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: %w", out.Release, err).
-			WithHint("name another release with --to, or push the image again")
+			WithHint("name another release with --to, or push the image again%s", x.cleaned(err, out.Release))
 	}
 	x.log.Info("rolling back", "from", out.Left.String(), "to", out.Release.String(), "why", out.Why)
 	started, err := x.startRollback(ctx, now.sight, out, r.Reason)
@@ -355,7 +355,7 @@ func (x *Executor) withoutLedger(ctx context.Context, r Rollback, begin time.Tim
 	}
 	if err := x.reachable(ctx, now, out.Release); err != nil {
 		return out, fault.Errorf(fault.HalfWay, "the way back to %s is not open: %w: %w", out.Release, err, silent).
-			WithHint("name another release with --to, or see to the registry first")
+			WithHint("name another release with --to, or see to the registry first%s", x.cleaned(err, out.Release))
 	}
 	record.Number.Sub++
 	note.ID, note.Number, note.Author, note.At, note.Why = strings.ToLower(rand.Text()), record.Number, x.author, x.world.Now().UTC(), r.Reason

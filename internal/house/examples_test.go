@@ -92,7 +92,7 @@ func TestExamplesAreComplete(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, part := range []string{regexp.QuoteMeta(checkout), login, "backstep build-image", "backstep semver-tag", "backstep deploy", "backstep verify --on-fail rollback", back} {
+		for _, part := range []string{regexp.QuoteMeta(checkout), login, "backstep build-image", `(?s)backstep deploy --dry-run --allow-older.*backstep semver-tag.*backstep deploy\b`, "backstep verify --on-fail rollback", back} {
 			if !regexp.MustCompile(part).Match(text) {
 				t.Errorf("examples/%s lacks %s", file, part)
 			}

@@ -97,7 +97,7 @@ func TestTheWorkflowsReachEveryInput(t *testing.T) {
 			}
 		}
 	}
-	if reached != 5 {
+	if reached != 6 {
 		t.Errorf("%d steps use our actions", reached)
 	}
 }
@@ -146,4 +146,38 @@ func TestOneQueueForEachService(t *testing.T) {
 	if groups = slices.Compact(groups); len(groups) != 1 || !strings.Contains(groups[0], "inputs.config") || !strings.Contains(groups[0], "inputs.environment") {
 		t.Errorf("the groups are %q", groups)
 	}
+}
+
+// Nothing is tagged before a dry run of the deploy has found its configuration, its secrets and its image right.
+func TestNoTagMovesBeforeTheCheck(t *testing.T) {
+	inOrder := func(file, text string, parts ...string) {
+		t.Helper()
+		at := 0
+		for _, part := range parts {
+			i := strings.Index(text[at:], part)
+			if i < 0 {
+				t.Errorf("%s: %q does not come after what goes before it in %q", file, part, parts)
+				return
+			}
+			at += i
+		}
+	}
+	var w workflow
+	chain := readYAML(t, ".github/workflows/chain.yml", &w)
+	inOrder("chain.yml", chain, "- id: build\n", "- name: application\n", "- id: check", "dry-run: true\n", "- id: tag\n", "- id: deploy\n")
+	for _, s := range w.Jobs["chain"].Steps {
+		if s.With["dry-run"] == "true" && s.With["registry-audience"] == "" {
+			t.Error("chain.yml: the check has not the login of the deploy")
+		}
+	}
+	pipeline, err := os.ReadFile(filepath.Join(root, "templates/pipeline/template.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inOrder("template.yml", string(pipeline), "]]check\":", "action: prepare", "backstep deploy --dry-run", "]]semver-tag\":", "]]check\", artifacts: false}", "]]deploy\":")
+	shell, err := os.ReadFile(filepath.Join(root, "examples/shell/release.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inOrder("release.sh", string(shell), "backstep build-image", "backstep deploy --dry-run", "backstep semver-tag", "backstep deploy\n")
 }

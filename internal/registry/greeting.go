@@ -3,6 +3,7 @@ package registry
 import (
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 )
@@ -19,12 +20,25 @@ func newGreeting(next http.RoundTripper) *greeting {
 	return &greeting{next: next, kept: map[string]*http.Response{}}
 }
 
+// origin is what a greeting is kept by.
+func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
+
+// knows is the header of the greeting of an origin, scheme://host; nil when it was not asked for yet.
+func (g *greeting) knows(origin string) http.Header {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if known := g.kept[origin]; known != nil {
+		return known.Header
+	}
+	return nil
+}
+
 // RoundTrip answers a greeting that is known by itself. Only an answer that says something is kept: 200 or 401.
 func (g *greeting) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodGet || r.URL.Path != "/v2/" || r.Header.Get("Authorization") != "" {
 		return g.next.RoundTrip(r)
 	}
-	key := r.URL.Scheme + "://" + r.URL.Host
+	key := origin(r.URL)
 	g.mu.Lock()
 	known := g.kept[key]
 	g.mu.Unlock()

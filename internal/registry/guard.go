@@ -1,12 +1,14 @@
 package registry
 
 import (
+	"cmp"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/publicsuffix"
 
@@ -38,7 +40,18 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, fault.Inputf("registry %s wants the password to be sent to %s", g.registry, r.URL.Host).
 			WithHint("when that is its token service: registry-realm %s", r.URL.Hostname())
 	}
-	return g.next.RoundTrip(r)
+	response, err := g.next.RoundTrip(r)
+	if err == nil && response.StatusCode == http.StatusTooManyRequests && admits(r) {
+		response.Body.Close()
+		return nil, fault.Errorf(fault.Failed, "%w by %s", ErrThrottled, r.URL.Host).
+			WithHint("%s, or ask for a higher limit there", cmp.Or(throttled(response.Header, time.Now()), "try again later"))
+	}
+	return response, err
+}
+
+// admits says whether a request asks to be let in. What its answer says apart from its status is lost in the library.
+func admits(r *http.Request) bool {
+	return r.URL.Path == "/v2/" || !strings.HasPrefix(r.URL.Path, "/v2/") && r.Response == nil
 }
 
 // mayBePlain says whether the request may go out without encryption: on this machine, to the registry of which that was said, to its

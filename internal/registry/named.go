@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -20,11 +22,14 @@ func unreachable(doing string, repo name.Repository, err error) error {
 	var certificate *tls.CertificateVerificationError
 	var plain tls.RecordHeaderError
 	var asked *url.Error
-	switch {
-	case fault.HintOf(err) != "": // one of ours, which went through the transport
-		return fmt.Errorf("%s: %w", doing, err)
+	var proxied *net.OpError
+	switch { // at a private address http is tried after https, and refused by us: what went wrong with https goes first
 	case errors.As(err, &certificate):
 		return fault.Errorf(fault.Input, "%s: its certificate is refused: %w", doing, certificate.Err).WithHint("%s", mend(certificate.Err))
+	case errors.As(err, &proxied) && proxied.Op == "proxyconnect":
+		return fmt.Errorf("%s: %w", doing, fault.Errorf(fault.Failed, "the proxy does not answer: %w", proxied.Err).WithHint("%s", mendProxy))
+	case fault.HintOf(err) != "": // one of ours, which went through the transport
+		return fmt.Errorf("%s: %w", doing, err)
 	case errors.As(err, &plain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fault.Inputf("%s: it speaks http where https is expected", doing).
 			WithHint("have it speak https, with a proxy in front of it; where there is no other way: registry-plain-http")
@@ -35,6 +40,17 @@ func unreachable(doing string, repo name.Repository, err error) error {
 		}
 	}
 	return nil
+}
+
+// mendProxy is what helps with a proxy that does not do what it should.
+const mendProxy = "look at HTTPS_PROXY, which names it; a registry that is reached without it belongs into NO_PROXY"
+
+// throughProxy is a fault of a proxy that does not connect, with what it says.
+func throughProxy(_ context.Context, proxy *url.URL, _ *http.Request, response *http.Response) error {
+	if response.StatusCode == http.StatusOK {
+		return nil
+	}
+	return fault.Errorf(fault.Failed, "the proxy %s answered %s", proxy.Host, response.Status).WithHint("%s", mendProxy)
 }
 
 // mend is what helps with a certificate that is refused.

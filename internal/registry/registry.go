@@ -254,6 +254,23 @@ func (c *Client) told(doing string, repo name.Repository, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
+// midway is the error of a request that got no answer, after the registry had let us in: a token is asked for anew when it has ended.
+func (c *Client) midway(repo name.Repository, err error) error {
+	var asked *url.Error
+	var refused *transport.Error
+	doing := "reach registry " + repo.RegistryStr()
+	if !errors.As(err, &asked) {
+		return err
+	}
+	if errors.As(asked.Err, &refused) {
+		return c.told(doing, repo, asked.Err)
+	}
+	if named := unreachable(doing, repo, asked.Err); named != nil {
+		return named
+	}
+	return err
+}
+
 func firstDiagnostic(e *transport.Error) string {
 	if len(e.Errors) > 0 {
 		return e.Errors[0].Message
@@ -353,7 +370,7 @@ func (c *Client) once(ctx context.Context, action, method, repository, path stri
 	maps.Copy(request.Header, header)
 	response, err := (&http.Client{Transport: t}).Do(request)
 	if err != nil {
-		return reply{}, repo, err
+		return reply{}, repo, c.midway(repo, err)
 	}
 	defer response.Body.Close()
 	read, err := io.ReadAll(io.LimitReader(response.Body, limit+1))

@@ -28,6 +28,7 @@ func network() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 8
 	t.DialContext = (&net.Dialer{Timeout: tryTimeout, KeepAlive: 30 * time.Second}).DialContext
+	t.OnProxyConnectResponse = throughProxy
 	t.TLSHandshakeTimeout = tryTimeout
 	t.ResponseHeaderTimeout = headerTimeout
 	// Over HTTP/2 all requests share one connection: without pings a dead one would be used for every new try.

@@ -155,7 +155,7 @@ func (l *Ledger) descended(ctx context.Context, p position, seq uint64, digest r
 	}
 	if known.event.Seq != seq {
 		return p, fault.Errorf(fault.Refused, "%s: %w: the target has seen event %d with the digest %s, and that is gone", l.doing(p.top), ledger.ErrForged, seq, digest).
-			WithHint("find out who can push to %s; backstep adopt takes over what the target knows", l.repository)
+			WithHint("find out who can push to %s; backstep adopt takes over what the target knows. If it was a clean-up: %s", l.repository, l.client.CleanUp(l.repository))
 	}
 	held, err := l.look(ctx, position{event: known.event, digest: digest, before: known.before, top: seq, proven: true})
 	if err != nil {
@@ -191,7 +191,8 @@ func (l *Ledger) walk(ctx context.Context, p position, seq uint64, digest releas
 		at = previous
 	}
 	return false, fault.Errorf(fault.Refused, "%s: %w: it cannot be told whether it follows event %d, which the target has seen", l.doing(p.top), ledger.ErrForged, seq).
-		WithHint("events of %s were removed: restore them, or take over what the target knows: backstep adopt", l.repository)
+		WithHint("events of %s were removed: restore them, or take over what the target knows: backstep adopt. If it was a clean-up: %s",
+			l.repository, l.client.CleanUp(l.repository))
 }
 
 // Before is the event that e names as the one before it.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/backstep/backstep/internal/fault"
 	"github.com/backstep/backstep/internal/ledger"
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
@@ -177,6 +178,9 @@ func TestALedgerThatWasReplaced(t *testing.T) {
 	want := fmt.Sprintf("%s: the ledger was rewritten: the target has seen event 3 with the digest %s, and that is gone", l.doing(3), last.Digest)
 	if !errors.Is(err, ledger.ErrForged) || err.Error() != want {
 		t.Errorf("event %d, %v\nwant %s", e.Seq, err, want)
+	}
+	if hint := fault.HintOf(err); !strings.HasSuffix(hint, "If it was a clean-up: whatever removes tags there has to keep those that begin with bs.: docs/registries.md") {
+		t.Errorf("hint %q", hint)
 	}
 }
 

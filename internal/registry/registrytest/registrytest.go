@@ -3,6 +3,7 @@
 package registrytest
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log"
@@ -79,12 +80,26 @@ log: {level: error}
 storage:
   filesystem: {rootdirectory: %q}
   delete: {enabled: true}
-http: {addr: %q, secret: test}
-`
+http: {addr: %q, secret: test%s}
+%s`
+
+// instance is what one registry has that another has not.
+type instance struct {
+	on         string // the address that it listens at; "" is 127.0.0.1
+	scheme     string // http or https
+	http, more string // of its configuration: in the section http, and beside it
+	client     *http.Client
+}
 
 func start(t testing.TB, program string, args ...string) string {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	return serve(t, instance{scheme: "http", client: http.DefaultClient}, program, args...)
+}
+
+// serve is the address of a registry that has begun to answer.
+func serve(t testing.TB, as instance, program string, args ...string) string {
+	t.Helper()
+	free, err := net.Listen("tcp", net.JoinHostPort(cmp.Or(as.on, "127.0.0.1"), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +107,7 @@ func start(t testing.TB, program string, args ...string) string {
 	free.Close()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, filepath.Join(dir, "data"), address), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, filepath.Join(dir, "data"), address, as.http, as.more), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, append(args, file)...)
@@ -105,10 +120,10 @@ func start(t testing.TB, program string, args ...string) string {
 		cmd.Wait()
 	})
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		response, err := http.Get("http://" + address + "/v2/")
+		response, err := as.client.Get(as.scheme + "://" + address + "/v2/")
 		if err == nil {
 			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
+			if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnauthorized {
 				return address
 			}
 		}

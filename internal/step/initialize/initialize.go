@@ -44,6 +44,7 @@ var written = []struct{ system, from, to string }{
 // answers are what the files are made of.
 type answers struct {
 	Service, Repository, HAProxy, Backend, Branch string
+	Ledger                                        string // its repository, where the first push makes it; else ""
 	Port                                          int
 	GHCR                                          bool // the registry is GitHub's own
 }
@@ -57,7 +58,7 @@ func Step() step.Step {
 		Summary:  "Write backstep.yml and the workflows of this repository",
 		Operator: true,
 		Doc: "Looks at the remote, the branch and the Dockerfile, and writes backstep.yml with one environment on a Docker " +
-			"engine, and the workflows of GitHub or the pipeline of GitLab that release and roll back. A file that is there already is left as it is.",
+			"engine, a repository of its own for the ledger where the first push makes it (GHCR, GitLab, Harbor), and the workflows of GitHub or the pipeline of GitLab that release and roll back. A file that is there already is left as it is.",
 		Inputs: []input.Input{
 			input.String(&dir, "context", step.ContextHelp).Or("."),
 			input.String(&system, "ci", "The CI system to write for; auto asks the remote.").OneOf(auto, github, gitlab).Or(auto),
@@ -121,6 +122,10 @@ func (a *answers) complete(ctx context.Context, dir, system string) (string, err
 	}
 	if a.Repository, err = registry.ParseRepository(a.Repository); err != nil {
 		return "", err
+	}
+	host, _, _ := strings.Cut(a.Repository, "/")
+	if kind, known := registry.KindOf(host); known && kind.Makes {
+		a.Ledger = a.Repository + "/backstep"
 	}
 	a.GHCR = strings.HasPrefix(a.Repository, "ghcr.io/")
 	dockerfile, err := os.ReadFile(filepath.Join(dir, "Dockerfile"))

@@ -28,14 +28,23 @@ const doc = `Reads the commits since the last release as Conventional Commits: a
 A shallow clone is enough: what is missing is fetched, without files. Version tags are never moved, neither in git nor
 in the registry; only ` + "`1.4`, `1` and `latest`" + ` float, and never backwards. A prerelease takes none of them.
 
+Where several services of a monorepo have their images in one repository, each has its own tags there: with tag-prefix ` + "`api/v`" + `
+they are ` + "`api-1.4.2`, `api-1.4`, `api-1` and `api-latest`" + `, unless the repository is that of api alone: its name ends with it.
+
 A commit that has its git tag already keeps that version, so that a run can be repeated and a pipeline can be started by a tag.`
+
+// auto is what image-tag-prefix is when it was not given.
+const auto = "auto"
+
+// imagePrefixShape is what a tag can begin with; those that begin with bs. are the ledger's.
+var imagePrefixShape = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9._-]{0,63})?$`)
 
 var channelShape = regexp.MustCompile(`^[A-Za-z][0-9A-Za-z-]*$`)
 
 type inputs struct {
-	image, version, level, prefix, channel, dir, fetch string
-	initial                                            *semver.Version
-	floating, gitTag                                   bool
+	image, version, level, prefix, imagePrefix, channel, dir, fetch string
+	initial                                                         *semver.Version
+	floating, gitTag                                                bool
 }
 
 // run is one run of the step, with what it was told and what it is to write.
@@ -73,6 +82,8 @@ func Step() step.Step {
 				OneOf("auto", "major", "minor", "patch", "none").Or("auto"),
 			input.String(&in.version, "version", step.VersionHelp),
 			input.String(&in.prefix, "tag-prefix", "What git tags have before the version; in a monorepo for example api/v. Empty is nothing.").Or("v").MayBeEmpty(),
+			input.String(&in.imagePrefix, "image-tag-prefix", "What image tags have before the version, such as api-. auto takes the part of tag-prefix before its last /, "+
+				"unless the repository is that service's own. Empty is nothing.").Or(auto).MayBeEmpty().Matching(imagePrefixShape, "api-"),
 			input.String(&in.channel, "prerelease", "Release a prerelease of this channel, such as rc for 1.3.0-rc.1.").
 				Matching(channelShape, "rc"),
 			input.Bind(&in.initial, "initial-version", "The version of the first release.", plainVersion).Or("0.1.0"),
@@ -184,10 +195,13 @@ func (r *run) run(ctx context.Context) error {
 
 // check is for what one input alone cannot tell; the explicit version is nil when none is given.
 func (r *run) check() (*semver.Version, error) {
-	if r.in.version == "" {
-		return nil, nil
-	}
 	var faults []error
+	if strings.HasPrefix(r.in.imagePrefix, "bs.") {
+		faults = append(faults, fault.Inputf("image-tag-prefix %q: tags that begin with bs. are the ledger's", r.in.imagePrefix).WithHint("choose another"))
+	}
+	if r.in.version == "" {
+		return nil, errors.Join(faults...)
+	}
 	v, err := semver.StrictNewVersion(r.in.version)
 	if err != nil {
 		faults = append(faults, release.ParseVersion(r.in.version))
@@ -439,7 +453,7 @@ func text(v *semver.Version) string {
 // taken is the digest that has the version's tag when it is not rel. That is a fault unless the version is only taken
 // over from the commit's git tag: then the image was built a second time and there is nothing new.
 func (r *run) taken(ctx context.Context, client *registry.Client, rel release.Release, d decision) (release.Digest, error) {
-	tag := bump.ImageTag(d.version)
+	tag := r.imageTag(rel.Repository, d.version)
 	existing, err := client.Head(ctx, rel.Repository, tag)
 	switch {
 	case errors.Is(err, registry.ErrNotFound):
@@ -451,19 +465,56 @@ func (r *run) taken(ctx context.Context, client *registry.Client, rel release.Re
 	case d.again:
 		return existing, nil
 	}
+	hint := "set git-tag: true, so that the next version counts from this one, or give another version"
+	if r.in.gitTag {
+		hint = "if another service has its images in this repository too: image-tag-prefix, or a repository of its own; else give another version"
+	}
 	return "", fault.Errorf(fault.Failed, "the tag %s:%s is on %s, this image is %s: a version is never moved",
-		rel.Repository, tag, existing.Short(), rel.Digest.Short()).
-		WithHint("set git-tag: true, so that the next version counts from this one, or give another version")
+		rel.Repository, tag, existing.Short(), rel.Digest.Short()).WithHint("%s", hint)
+}
+
+// unnamed are the characters of a git tag that an image tag is written without.
+var unnamed = regexp.MustCompile(`[^a-z0-9_.-]+`)
+
+// beforeVersion is what the tags of images in a repository have before the version.
+func (r *run) beforeVersion(repository string) string {
+	if r.in.imagePrefix != auto {
+		return r.in.imagePrefix
+	}
+	part := r.in.prefix[:max(0, strings.LastIndex(r.in.prefix, "/"))]
+	if whole, ok := strings.CutSuffix(r.in.prefix, "@"); ok { // as packages of npm are tagged, @acme/api@1.4.2
+		part = whole
+	}
+	part = strings.ToLower(part)
+	service := strings.Trim(unnamed.ReplaceAllString(part, "-"), "-._")
+	name := part[strings.LastIndex(part, "/")+1:]
+	if service == "" || strings.HasSuffix(repository, "/"+name) || strings.HasSuffix(repository, "-"+name) {
+		return ""
+	}
+	return service + "-"
+}
+
+func (r *run) imageTag(repository string, v *semver.Version) string {
+	return r.beforeVersion(repository) + bump.ImageTag(v)
 }
 
 func (r *run) tagImage(ctx context.Context, client *registry.Client, rel release.Release, d decision) ([]string, error) {
-	tags := []string{bump.ImageTag(d.version)}
+	before := r.beforeVersion(rel.Repository)
+	tags := []string{before + bump.ImageTag(d.version)}
 	if r.in.floating {
 		names, err := client.Tags(ctx, rel.Repository)
 		if err != nil && !errors.Is(err, registry.ErrNotFound) {
 			return nil, err
 		}
-		tags = append(tags, bump.FloatingTags(d.version, append(bump.ImageVersions(names), d.known...))...)
+		var own []string // of this service
+		for _, name := range names {
+			if rest, ok := strings.CutPrefix(name, before); ok {
+				own = append(own, rest)
+			}
+		}
+		for _, floating := range bump.FloatingTags(d.version, append(bump.ImageVersions(own), d.known...)) {
+			tags = append(tags, before+floating)
+		}
 	}
 	if err := client.Tag(ctx, rel, tags...); err != nil {
 		return nil, fmt.Errorf("tag the image: %w", err)

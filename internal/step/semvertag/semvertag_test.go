@@ -89,6 +89,11 @@ func runStep(t *testing.T, dir string, inputs ...string) (outputs map[string]str
 		Log: slog.New(slog.NewTextHandler(&logged, nil)), Getenv: getenv}
 	s := Step()
 	err = input.Read(s.Inputs, func(in input.Input) (string, string) { return given[in.Name], "--" + in.Name })
+	for _, in := range s.Inputs {
+		if value, ok := given[in.Name]; ok && value == "" && in.Blank && err == nil {
+			err = in.Empty("--" + in.Name)
+		}
+	}
 	if err == nil {
 		err = s.Run(t.Context(), rt)
 	}
@@ -259,6 +264,49 @@ func TestImageTags(t *testing.T) {
 	expect(t, outputs(t, work, "image="+old, "version=3.0.0", "floating-tags=false"), "tags=3.0.0")
 }
 
+// Two services of a monorepo in one repository for images: each has its own tags there, and moves only its own.
+func TestImageTagsOfTwoServicesInOneRepository(t *testing.T) {
+	shared := repository(t)
+	url, work := origin(t)
+	history(t, work, "one: x", "api/v1.3.9", "web/v1.3.9", "feat: y")
+	api, apiDigest := image(t, shared)
+	web, webDigest := image(t, shared)
+	expect(t, outputs(t, clone(t, url), "image="+api, "tag-prefix=api/v", "git-tag=true"), "version=1.4.0", "tag=api/v1.4.0", "tags=api-1.4.0\napi-1.4\napi-1\napi-latest")
+	expect(t, outputs(t, clone(t, url), "image="+web, "tag-prefix=web/v", "git-tag=true"), "version=1.4.0", "tag=web/v1.4.0", "tags=web-1.4.0\nweb-1.4\nweb-1\nweb-latest")
+	if on(t, shared, "api-1.4.0") != apiDigest || on(t, shared, "api-latest") != apiDigest || on(t, shared, "web-latest") != webDigest {
+		t.Error("a tag of one service is on the image of the other")
+	}
+	// An old line of one is not held up by what the other has released, nor by what its own has.
+	old, _ := image(t, shared)
+	expect(t, outputs(t, work, "image="+old, "tag-prefix=api/v", "version=1.2.9"), "tags=api-1.2.9\napi-1.2")
+	expect(t, outputs(t, work, "image="+old, "tag-prefix=other/v", "version=0.1.0"), "tags=other-0.1.0\nother-0.1\nother-latest")
+
+	for _, c := range []struct{ repository, prefix, given, want string }{
+		{"/api", "api/v", "auto", "1.0.0"}, // a repository of its own
+		{"-api", "services/api/v", "auto", "1.0.0"},
+		{"/api", "services/api/v", "auto", "1.0.0"},
+		{"", "services/api/v", "auto", "services-api-1.0.0"},
+		{"", "Services/API_2/", "auto", "services-api_2-1.0.0"},
+		{"/other-api", "my-api/v", "auto", "my-api-1.0.0"},
+		{"", "@acme/api@", "auto", "acme-api-1.0.0"},
+		{"", "v", "auto", "1.0.0"},
+		{"", "release-", "auto", "1.0.0"},
+		{"", "/v", "auto", "1.0.0"},
+		{"", "api/v", "", "1.0.0"},
+		{"", "v", "api-", "api-1.0.0"},
+		{"/api", "api/v", "front.", "front.1.0.0"},
+	} {
+		name, _ := image(t, repository(t)+c.repository)
+		got := outputs(t, work, "image="+name, "tag-prefix="+c.prefix, "image-tag-prefix="+c.given, "version=1.0.0", "floating-tags=false")
+		expect(t, got, "tags="+c.want)
+	}
+	for _, given := range []string{"bs.", "-x", "a/b", "a b"} {
+		if _, _, err := runStep(t, work, "image="+api, "image-tag-prefix="+given, "version=1.0.0"); fault.CodeOf(err) != fault.Input {
+			t.Errorf("%q: %v", given, err)
+		}
+	}
+}
+
 func TestNothingNewTagsNothing(t *testing.T) {
 	repo := repository(t)
 	url, work := origin(t)
@@ -286,6 +334,13 @@ func TestVersionOfAnotherImageIsAFault(t *testing.T) {
 	outputs(t, work, "image="+first)
 	_, _, err := runStep(t, work, "image="+second, "git-tag=true")
 	expectFault(t, err, fault.Failed, "the tag "+repo+":1.0.1 is on "+a[7:19]+", this image is "+b[7:19]+": a version is never moved")
+	if got, want := fault.HintOf(err), "if another service has its images in this repository too: image-tag-prefix, or a repository of its own; else give another version"; got != want {
+		t.Errorf("with git-tag: hint %q, want %q", got, want)
+	}
+	_, _, err = runStep(t, work, "image="+second)
+	if got, want := fault.HintOf(err), "set git-tag: true, so that the next version counts from this one, or give another version"; got != want {
+		t.Errorf("without: hint %q, want %q", got, want)
+	}
 	if d := on(t, repo, "1.0.1"); d != a {
 		t.Errorf("1.0.1 was moved to %s", d)
 	}
