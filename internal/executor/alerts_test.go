@@ -50,6 +50,12 @@ func newAlerted(t *testing.T) alerted {
 	return a
 }
 
+// The bakes of these tests: one that a fail ends, and one that is waited for.
+const (
+	whole = time.Minute
+	short = 600 * time.Millisecond
+)
+
 // fires sends an alert with the name about the shop; it has ended when ended says so.
 func (a alerted) fires(name string, ended bool) {
 	a.t.Helper()
@@ -66,25 +72,33 @@ func (a alerted) fires(name string, ended bool) {
 }
 
 // verify verifies what is live while the Alertmanager is asked, and does something once it has been asked so often.
-func (a alerted) verify(asked int, then func()) Verification {
+func (a alerted) verify(bake time.Duration, asked int, then func()) Verification {
 	a.t.Helper()
 	x := a.run()
 	x.log = slog.New(slog.NewTextHandler(a.log, nil))
-	x.Config.Verify.Bake = 400 * time.Millisecond
+	x.Config.Verify.Bake = bake
 	x.Config.Verify.Probes = append(x.Config.Verify.Probes, config.ProbeConfig{Name: "alertmanager 2", Every: 10 * time.Millisecond, Timeout: 50 * time.Millisecond,
 		Watch: probetest.OpenWatch(a.t, alertmanager.Kind(), map[string]string{"url": a.server.URL, "matchers": `service="shop"`})})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for end := time.Now().Add(20 * time.Second); len(a.server.Asked()) < asked && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
-		}
+		a.asked(asked)
 		then()
 	}()
 	v, err := x.Verify(a.t.Context(), rollsBack)
 	<-done
 	a.must(err)
 	return v
+}
+
+// asked waits until the Alertmanager has been asked so often.
+func (a alerted) asked(often int) {
+	for end := time.Now().Add(10 * time.Second); len(a.server.Asked()) < often; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			a.t.Errorf("the Alertmanager was asked %d times, want %d", len(a.server.Asked()), often)
+			return
+		}
+	}
 }
 
 func (a alerted) gets(v Verification, want verdict.Verdict, reason string) {
@@ -97,7 +111,7 @@ func (a alerted) gets(v Verification, want verdict.Verdict, reason string) {
 // A new alert is a fail at once, with its name and what it says, although every check passes.
 func TestANewAlertIsAFail(t *testing.T) {
 	a := newAlerted(t)
-	v := a.verify(3, func() { time.Sleep(20 * time.Millisecond); a.later("Errors") })
+	v := a.verify(whole, 3, func() { a.later("Errors") })
 	a.gets(v, verdict.Fail, "the alert Errors: checkout fails (firing since ")
 	a.agrees("1.0.0")
 	a.quarantined("1.1.0")
@@ -120,11 +134,9 @@ func (a alerted) later(name string) {
 func TestRedBeforeIsNoEvidence(t *testing.T) {
 	a := newAlerted(t)
 	a.fires("Disk", false)
-	v := a.verify(2, func() {
+	v := a.verify(3*time.Second, 2, func() {
 		a.fires("Disk", true)
-		for n := len(a.server.Asked()); len(a.server.Asked()) < n+2; {
-			time.Sleep(time.Millisecond)
-		}
+		a.asked(len(a.server.Asked()) + 2)
 		a.later("Disk")
 	})
 	a.gets(v, verdict.Pass, "")
@@ -144,7 +156,7 @@ func TestNobodyWhoTellsOfAlerts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAlerted(t)
 			away(a)
-			v := a.verify(0, func() {})
+			v := a.verify(short, 0, func() {})
 			a.gets(v, verdict.Pass, "")
 			if n := a.log.count("whether an alert is firing is not known"); n != 1 {
 				t.Errorf("it was told %d times", n)
@@ -157,13 +169,15 @@ func TestNobodyWhoTellsOfAlerts(t *testing.T) {
 func TestItComesBackWithAnAlert(t *testing.T) {
 	a := newAlerted(t)
 	a.server.Fails(http.StatusBadGateway, false)
-	v := a.verify(0, func() {
-		time.Sleep(150 * time.Millisecond)
+	v := a.verify(whole, 0, func() {
+		for end := time.Now().Add(10 * time.Second); a.log.count("is not known") == 0 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(150 * time.Millisecond) // until no answer is the first one any more
 		a.server.Fails(0, false)
 		a.later("Errors")
 	})
 	// It answers again long after the first reading was due: what has begun since counts, by its own clock.
-	a.server.Fails(0, false)
 	a.gets(v, verdict.Fail, "the alert Errors")
 }
 

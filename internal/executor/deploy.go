@@ -36,6 +36,7 @@ type Deployed struct {
 	Seq      uint64          // of the event that made it live
 	Changed  []string        // where its configuration differs from that of Previous; nil when that is not known
 	Plan     plan.Plan
+	Canary   []Evidence // at each share of the traffic that it came to, in their order
 	Took     time.Duration
 }
 
@@ -47,6 +48,7 @@ func (x *Executor) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 		out, err = x.deployOnce(ctx, d)
 		return err
 	})
+	out.Canary = x.canary
 	return out, err
 }
 

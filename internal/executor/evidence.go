@@ -102,6 +102,14 @@ type baking struct {
 	alerts             bool // a new alert is a fail
 }
 
+// share is the part of the traffic that a release has, in percent; 0 when that is not known.
+func share(state plan.State, r release.Release) int {
+	if in := state.Find(r.ID()); in != nil {
+		return in.Weight
+	}
+	return 0
+}
+
 // main is the name of its longest phase.
 func (b baking) main() string {
 	if b.watch {
@@ -155,7 +163,7 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	if b.other != nil && b.other.Digest+release.Digest(b.other.Before) != "" {
 		seen.Other = b.other
 	}
-	seen.Phases = phases(x.warmUp(b.duration), b.duration, time.Since(begin), b.main(), in.Weight)
+	seen.Phases = phases(x.warmUp(b.duration), b.duration, time.Since(begin), b.main(), share(state, r))
 	for _, s := range sources {
 		seen.Series = append(seen.Series, s.record)
 	}
@@ -533,6 +541,7 @@ func (x *Executor) watchCanary(ctx context.Context, r release.Release) error {
 	if e.Verdict == verdict.Pass {
 		e.wait() // what fails goes back first
 	}
+	x.canary = append(x.canary, e)
 	x.log.Info("verdict on the canary", "verdict", e.Verdict.String(), "why", e.Reason)
 	if e.Verdict == verdict.Unknown && x.Config.OnUnknown == config.OnUnknownGoOn && e.Seen.Requests > 0 && e.against() < halfWay {
 		e.wait()

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/backstep/backstep/internal/plan"
 	"github.com/backstep/backstep/internal/verdict"
 )
 
@@ -53,5 +54,25 @@ func TestTheWayOfAFailIsWhole(t *testing.T) {
 	}
 	if w := way(nil, time.Second, verdict.Unknown); w != (Way{At: time.Second}) {
 		t.Errorf("the way of nothing is %+v", w)
+	}
+}
+
+// A deploy tells what came of each share of a canary.
+func TestEachShareOfACanaryIsTold(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0")
+	p.image("1.1.0")
+	x := p.run()
+	x.Config.Strategy, x.Config.Weights = plan.Canary, []int{10, 50}
+	out, err := x.Deploy(t.Context(), Deployment{Image: p.repository + ":1.1.0"})
+	p.must(err)
+	if len(out.Canary) != 2 {
+		t.Fatalf("%d shares", len(out.Canary))
+	}
+	for i, share := range []string{"bake at 10 %", "bake at 50 %"} {
+		e := out.Canary[i]
+		if e.Verdict != verdict.Pass || len(e.Phases) == 0 || e.Phases[0].Name != share || e.Other == nil || e.Other.Version != "1.0.0" {
+			t.Errorf("%s: %s, %+v beside %v", share, e.Verdict, e.Phases, e.Other)
+		}
 	}
 }

@@ -50,6 +50,7 @@ type Executor struct {
 	patience time.Duration // with a target or a router that cannot be reached on the way back
 	tidied   func()
 	alarms   map[string]*alarm // by the names of the watches
+	canary   []Evidence        // at each share of the traffic that a canary came to
 	paused   atomic.Bool       // a person holds what we do
 	ending   atomic.Bool       // we are about to write how our intent ended: that it is gone then is no news
 }

@@ -96,6 +96,7 @@ func incident(rt *step.Runtime, x *executor.Executor, d executor.Deployed, err e
 	} else {
 		rows = append(rows, [2]string{"failed", err.Error()})
 	}
+	rows = append(rows, shares(d.Canary)...)
 	if hint := fault.HintOf(err); hint != "" {
 		rows = append(rows, [2]string{"hint", hint})
 	}
@@ -118,7 +119,26 @@ func summary(x *executor.Executor, d executor.Deployed) step.Report {
 	if len(d.Changed) > 0 {
 		rows = append(rows, [2]string{"configuration changed", strings.Join(d.Changed, ", ")})
 	}
+	rows = append(rows, shares(d.Canary)...)
 	rows = append(rows, [2]string{"strategy", string(x.Config.Strategy)}, [2]string{"took", fmt.Sprintf("%.1f s", d.Took.Seconds())},
 		[2]string{"event", strconv.FormatUint(d.Seq, 10)})
 	return step.Report{Title: fmt.Sprintf("Deployed to %s", x.Name), Rows: rows, Timeline: step.Timeline(d.Plan)}
+}
+
+// shares are the verdicts at each share of a canary: its phases, how long they were, and why it ended.
+func shares(all []executor.Evidence) [][2]string {
+	var rows [][2]string
+	for _, e := range all {
+		if len(e.Phases) == 0 {
+			rows = append(rows, [2]string{"canary", fmt.Sprintf("%s at once: %s", e.Verdict, e.Reason)})
+			continue
+		}
+		var names []string
+		for _, p := range e.Phases {
+			names = append(names, p.Name)
+		}
+		took := e.Phases[len(e.Phases)-1].Until
+		rows = append(rows, [2]string{strings.Join(names, ", "), fmt.Sprintf("%s after %.1f s: %s", e.Verdict, took.Seconds(), e.Reason)})
+	}
+	return rows
 }
