@@ -144,6 +144,9 @@ func (x *Executor) bake(ctx context.Context, b baking) (Evidence, error) {
 	seen := Evidence{pending: &sync.WaitGroup{}}
 	begin := time.Now()
 	checks := &collector{}
+	if now := state.Find(r.ID()); now != nil {
+		in.Weight = now.Weight
+	}
 	other := beside(state, r)
 	if b.other == nil && other != nil {
 		b.other = &other.Release
