@@ -23,9 +23,12 @@ import (
 	"github.com/backstep/backstep/internal/target/process"
 )
 
-// TestSecureRegistries runs testdata/secure, the whole chain, on Debian's docker-registry behind TLS with a certificate of a private
+// TestE2ESecureRegistries runs testdata/secure, the whole chain, on Debian's docker-registry behind TLS with a certificate of a private
 // authority: by a password, and by tokens through a proxy that alone knows where the registry is.
-func TestSecureRegistries(t *testing.T) {
+func TestE2ESecureRegistries(t *testing.T) {
+	if os.Getenv("BACKSTEP_E2E") == "" {
+		t.Skip("takes half a minute: run make e2e")
+	}
 	a := registrytest.NewAuthority(t)
 	tokens := registrytest.NewTokens(t, a, "auth.registry.test", "harbor-registry")
 	proxy := &registrytest.Proxy{To: func(address string) string { return "127.0.0.1" + address[lastColon(address):] }}
@@ -139,7 +142,7 @@ func supervised(env *testscript.Env, client *registry.Client) error {
 }
 
 // What NO_PROXY names is asked without the proxy, and a proxy that is away names itself.
-func TestNoProxy(t *testing.T) {
+func TestE2ENoProxy(t *testing.T) {
 	own := ""
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {

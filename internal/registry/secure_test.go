@@ -68,7 +68,7 @@ func roundTrip(t *testing.T, c *Client, repository string) error {
 
 // Debian's docker-registry behind TLS with a certificate of a private authority: by a password, and by tokens of a service of its own name,
 // and both through a proxy that alone knows where the names are.
-func TestBehindTLS(t *testing.T) {
+func TestE2EBehindTLS(t *testing.T) {
 	a := registrytest.NewAuthority(t)
 	tokens := registrytest.NewTokens(t, a, "localhost", "a registry")
 	far := registrytest.NewTokens(t, a, "auth.registry.test", "a registry")
@@ -96,7 +96,7 @@ func TestBehindTLS(t *testing.T) {
 }
 
 // A token that ends in the middle of a run is asked for anew, and a login that has ended by then names itself as one at the beginning does.
-func TestATokenEndsInTheMiddleOfARun(t *testing.T) {
+func TestE2ETokenEndsInTheMiddle(t *testing.T) {
 	a := registrytest.NewAuthority(t)
 	tokens := registrytest.NewTokens(t, a, "localhost", "a registry")
 	at := named("localhost", registrytest.Behind{Tokens: tokens}.Start(t, a))
@@ -155,7 +155,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 }
 
 // Whatever is wrong with the certificate, the login, the token service or the proxy: the message says where, and what helps.
-func TestSecureFaultsNameThemselves(t *testing.T) {
+func TestE2ESecureFaults(t *testing.T) {
 	a, other := registrytest.NewAuthority(t), registrytest.NewAuthority(t)
 	tokens := registrytest.NewTokens(t, a, "localhost", "a registry")
 	far := registrytest.NewTokens(t, a, "tokens.elsewhere.test", "a registry")
