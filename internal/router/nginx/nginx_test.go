@@ -263,6 +263,16 @@ func TestE2EShifts(t *testing.T) {
 	if seen["a"] != 190 || seen["b"] != 10 {
 		t.Errorf("95 and 5 %% of 200 were %v", seen)
 	}
+	// A canary that takes no connection gets its share, and customers see it: nobody else is asked, and it is not left out.
+	must(t, f.Shift(t.Context(), map[string]int{a: 50, "127.0.0.1:9": 50}))
+	seen = map[string]int{}
+	for range 40 {
+		seen[get("http://"+s.Address)]++
+	}
+	if seen["a"] != 20 || seen["502 <nil>"] != 20 {
+		t.Errorf("half of 40 at a server that is not there were %v", seen)
+	}
+	must(t, f.Shift(t.Context(), map[string]int{a: 95, b: 5}))
 	s.Stop()
 	_, err := f.Weights(t.Context())
 	if !errors.Is(err, target.ErrUnreachable) {
