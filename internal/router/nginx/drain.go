@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/backstep/backstep/internal/router"
 )
 
 const drainPause = 50 * time.Millisecond
@@ -20,13 +22,13 @@ const drainPause = 50 * time.Millisecond
 // Drain waits for the connections that former workers have with the address. nginx cannot end one of them: what is left after the
 // drain ends with the server, or with the worker after worker_shutdown_timeout, and nobody waits for it again. Where the connections
 // cannot be counted, since nginx is on another machine or in a container, the whole drain passes.
-func (f *front) Drain(ctx context.Context, address string, drain time.Duration) error {
+func (f *front) Drain(ctx context.Context, holds router.Holds, address string, drain time.Duration) error {
 	has, err := f.read()
 	if err != nil {
 		return err
 	}
 	if has.serves.weights[address] > 0 {
-		err := f.change(ctx, func(weights map[string]int) map[string]int {
+		err := f.change(ctx, holds, func(weights map[string]int) map[string]int {
 			left := maps.Clone(weights)
 			delete(left, address)
 			return left

@@ -92,7 +92,7 @@ func (f *front) Weights(ctx context.Context) (map[string]int, error) {
 }
 
 // Shift writes the file and lets nginx load it. It returns once nginx says that it has, and that no former worker takes connections.
-func (f *front) Shift(ctx context.Context, weights map[string]int) error {
+func (f *front) Shift(ctx context.Context, holds router.Holds, weights map[string]int) error {
 	wanted := map[string]int{}
 	for at, w := range weights {
 		if _, err := netip.ParseAddrPort(at); err != nil {
@@ -105,16 +105,21 @@ func (f *front) Shift(ctx context.Context, weights map[string]int) error {
 	if len(wanted) == 0 {
 		return errors.New("nginx: nobody would have traffic")
 	}
-	return f.change(ctx, func(map[string]int) map[string]int { return wanted })
+	return f.change(ctx, holds, func(map[string]int) map[string]int { return wanted })
 }
 
 // change makes the servers of the file, which get traffic, what to makes of them, one change of the folder at a time.
-func (f *front) change(ctx context.Context, to func(map[string]int) map[string]int) error {
-	unlock, err := f.lock(ctx)
+func (f *front) change(ctx context.Context, holds router.Holds, to func(map[string]int) map[string]int) error {
+	unlock, waited, err := f.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if waited {
+		if err := holds(ctx); err != nil {
+			return err
+		}
+	}
 	was, err := f.read()
 	if err != nil {
 		return err
@@ -250,24 +255,25 @@ func broken(what, complaint string, err error) error {
 }
 
 // lock holds the folder of the file for one change: of this file, and of those of other services beside it, since they are tested
-// and loaded together.
-func (f *front) lock(ctx context.Context) (unlock func(), err error) {
+// and loaded together. Waited says whether somebody else held it.
+func (f *front) lock(ctx context.Context) (unlock func(), waited bool, err error) {
 	dir, err := os.Open(filepath.Dir(f.file))
 	if err != nil {
-		return nil, fault.Inputf("nginx: %w", err).At(f.file)
+		return nil, false, fault.Inputf("nginx: %w", err).At(f.file)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 4*f.timeout, errors.New("nginx: another run is changing "+filepath.Dir(f.file)))
 	defer cancel()
 	for {
 		switch err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
 		case err == nil:
-			return func() { dir.Close() }, nil
+			return func() { dir.Close() }, waited, nil
 		case !errors.Is(err, syscall.EWOULDBLOCK):
-			return nil, errors.Join(fmt.Errorf("nginx: lock %s: %w", dir.Name(), err), dir.Close())
+			return nil, false, errors.Join(fmt.Errorf("nginx: lock %s: %w", dir.Name(), err), dir.Close())
 		}
+		waited = true
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), dir.Close())
+			return nil, false, errors.Join(context.Cause(ctx), dir.Close())
 		case <-time.After(pause):
 		}
 	}

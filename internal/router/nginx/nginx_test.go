@@ -222,6 +222,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// standing is a claim that nobody has come after.
+func standing(context.Context) error { return nil }
+
 func weights(t *testing.T, f *front, want map[string]int) {
 	t.Helper()
 	got, err := f.Weights(t.Context())
@@ -239,7 +242,7 @@ func TestE2EShifts(t *testing.T) {
 	a, b := release(t, "a"), release(t, "b")
 	for range 10 {
 		for name, at := range map[string]string{"a": a, "b": b} {
-			must(t, f.Shift(t.Context(), map[string]int{at: 100}))
+			must(t, f.Shift(t.Context(), standing, map[string]int{at: 100}))
 			var all sync.WaitGroup
 			for range 8 {
 				all.Go(func() {
@@ -254,7 +257,7 @@ func TestE2EShifts(t *testing.T) {
 			weights(t, f, map[string]int{at: 100})
 		}
 	}
-	must(t, f.Shift(t.Context(), map[string]int{a: 95, b: 5}))
+	must(t, f.Shift(t.Context(), standing, map[string]int{a: 95, b: 5}))
 	weights(t, f, map[string]int{a: 95, b: 5})
 	seen := map[string]int{}
 	for range 200 {
@@ -264,7 +267,7 @@ func TestE2EShifts(t *testing.T) {
 		t.Errorf("95 and 5 %% of 200 were %v", seen)
 	}
 	// A canary that takes no connection gets its share, and customers see it: nobody else is asked, and it is not left out.
-	must(t, f.Shift(t.Context(), map[string]int{a: 50, "127.0.0.1:9": 50}))
+	must(t, f.Shift(t.Context(), standing, map[string]int{a: 50, "127.0.0.1:9": 50}))
 	seen = map[string]int{}
 	for range 40 {
 		seen[get("http://"+s.Address)]++
@@ -272,7 +275,7 @@ func TestE2EShifts(t *testing.T) {
 	if seen["a"] != 20 || seen["502 <nil>"] != 20 {
 		t.Errorf("half of 40 at a server that is not there were %v", seen)
 	}
-	must(t, f.Shift(t.Context(), map[string]int{a: 95, b: 5}))
+	must(t, f.Shift(t.Context(), standing, map[string]int{a: 95, b: 5}))
 	s.Stop()
 	_, err := f.Weights(t.Context())
 	if !errors.Is(err, target.ErrUnreachable) {
@@ -281,7 +284,7 @@ func TestE2EShifts(t *testing.T) {
 	s.Start()
 	weights(t, f, map[string]int{a: 95, b: 5})
 	before := text(t, s.File)
-	must(t, f.Shift(t.Context(), map[string]int{a: 95, b: 5, "127.0.0.1:9": 0}))
+	must(t, f.Shift(t.Context(), standing, map[string]int{a: 95, b: 5, "127.0.0.1:9": 0}))
 	if text(t, s.File) != before {
 		t.Error("what is so already was written again")
 	}
@@ -330,14 +333,14 @@ func TestE2ENothingIsLost(t *testing.T) {
 	f := opened(t, s)
 	a, b := release(t, "a"), release(t, "b")
 	socket := echo(t)
-	must(t, f.Shift(t.Context(), map[string]int{socket: 100}))
+	must(t, f.Shift(t.Context(), standing, map[string]int{socket: 100}))
 	talk := upgraded(t, s.Address)
-	must(t, f.Shift(t.Context(), map[string]int{a: 100}))
+	must(t, f.Shift(t.Context(), standing, map[string]int{a: 100}))
 	fresh, kept := crowd("http://"+s.Address, &http.Transport{DisableKeepAlives: true}), crowd("http://"+s.Address, &http.Transport{})
 	download := make(chan string, 1)
 	go func() { download <- get("http://" + s.Address + "/long") }()
 	for i := range 6 {
-		must(t, f.Shift(t.Context(), map[string]int{[]string{b, a}[i%2]: 100}))
+		must(t, f.Shift(t.Context(), standing, map[string]int{[]string{b, a}[i%2]: 100}))
 		talk(fmt.Sprint("after ", i))
 	}
 	for name, stop := range map[string]func() (int, []string){"new": fresh, "kept": kept} {
@@ -348,19 +351,19 @@ func TestE2ENothingIsLost(t *testing.T) {
 	if got := <-download; strings.Count(got, "a\n") != 20 {
 		t.Errorf("the download was %q", got)
 	}
-	must(t, f.Drain(t.Context(), a, 0)) // it is served: it is taken out, and there is nobody else
+	must(t, f.Drain(t.Context(), standing, a, 0)) // it is served: it is taken out, and there is nobody else
 	begun := time.Now()
-	must(t, f.Drain(t.Context(), b, time.Minute))
+	must(t, f.Drain(t.Context(), standing, b, time.Minute))
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("a release that nobody is connected with was drained for %s", took)
 	}
 	begun = time.Now()
-	must(t, f.Drain(t.Context(), socket, 300*time.Millisecond))
+	must(t, f.Drain(t.Context(), standing, socket, 300*time.Millisecond))
 	if took := time.Since(begun); took < 300*time.Millisecond {
 		t.Errorf("a websocket was waited for for %s", took)
 	}
 	begun = time.Now()
-	must(t, f.Drain(t.Context(), socket, time.Minute))
+	must(t, f.Drain(t.Context(), standing, socket, time.Minute))
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it was waited for again, for %s", took)
 	}
@@ -414,7 +417,7 @@ func upgraded(t *testing.T, address string) (talk func(string)) {
 func TestE2EFaults(t *testing.T) {
 	s := routertest.Nginx(t, First)
 	a, b := release(t, "a"), release(t, "b")
-	must(t, opened(t, s).Shift(t.Context(), map[string]int{a: 100}))
+	must(t, opened(t, s).Shift(t.Context(), standing, map[string]int{a: 100}))
 	main, include := text(t, s.Main), text(t, s.File)
 	dir := filepath.Dir(s.File)
 	program := func(name, script string) []string {
@@ -462,7 +465,7 @@ func TestE2EFaults(t *testing.T) {
 			f := opened(t, s)
 			c.change(f)
 			before := text(t, f.file)
-			err := f.Shift(t.Context(), map[string]int{b: 100})
+			err := f.Shift(t.Context(), standing, map[string]int{b: 100})
 			fill := strings.NewReplacer("FILE", f.file, "DIR", filepath.Dir(f.file), "RELOAD", strings.Join(f.reload, " "), "TEST", strings.Join(f.test, " "))
 			if want := fill.Replace(c.want); err == nil || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
@@ -487,7 +490,7 @@ func TestE2EFaults(t *testing.T) {
 	}
 	t.Run("nginx does not run", func(t *testing.T) {
 		s.Stop()
-		err := opened(t, s).Shift(t.Context(), map[string]int{b: 100})
+		err := opened(t, s).Shift(t.Context(), standing, map[string]int{b: 100})
 		at := strings.TrimSuffix(strings.TrimPrefix(s.Status, "http://"), "/shop")
 		if want := "nginx: the target cannot be reached: dial tcp " + at + ": connect: connection refused"; err == nil || err.Error() != want || text(t, s.File) != include {
 			t.Errorf("got  %v\nwant %s\n%s", err, want, text(t, s.File))
@@ -503,18 +506,74 @@ func TestE2EKilledBetweenFileAndReload(t *testing.T) {
 	s := routertest.Nginx(t, First)
 	f := opened(t, s)
 	a, b := release(t, "a"), release(t, "b")
-	must(t, f.Shift(t.Context(), map[string]int{a: 100}))
+	must(t, f.Shift(t.Context(), standing, map[string]int{a: 100}))
 	in, err := f.read()
 	must(t, err)
 	put(t, s.File, in.with(serves{upstream: "shop", serial: 2, weights: map[string]int{b: 100}}))
 	weights(t, f, map[string]int{a: 100, b: 100})
-	must(t, f.Shift(t.Context(), map[string]int{a: 100}))
+	must(t, f.Shift(t.Context(), standing, map[string]int{b: 100})) // the file says so, and nginx not yet
+	if got := get("http://" + s.Address); got != "b" {
+		t.Errorf("after the file was loaded a customer got %s", got)
+	}
+	in, err = f.read()
+	must(t, err)
+	put(t, s.File, in.with(serves{upstream: "shop", serial: in.serves.serial + 1, weights: map[string]int{a: 100}}))
+	weights(t, f, map[string]int{a: 100, b: 100})
+	must(t, f.Shift(t.Context(), standing, map[string]int{a: 100}))
 	weights(t, f, map[string]int{a: 100})
 	s.Stop()
 	s.Start()
 	if got := get("http://" + s.Address); got != "a" {
 		t.Errorf("after a restart a customer got %s", got)
 	}
+}
+
+// Who has waited for another one's change, and has lost the claim meanwhile, changes nothing.
+func TestE2EFencedWhileWaiting(t *testing.T) {
+	s := routertest.Nginx(t, First)
+	f := opened(t, s)
+	a, b := release(t, "a"), release(t, "b")
+	must(t, f.Shift(t.Context(), standing, map[string]int{a: 100}))
+	unlock, waited, err := f.lock(t.Context())
+	if must(t, err); waited {
+		t.Error("a lock that nobody holds was waited for")
+	}
+	fenced := func(context.Context) error { return target.ErrFenced }
+	ended := make(chan error, 2)
+	go func() { ended <- opened(t, s).Shift(t.Context(), fenced, map[string]int{b: 100}) }()
+	go func() { ended <- opened(t, s).Drain(t.Context(), fenced, a, 0) }()
+	for folders(t, filepath.Dir(s.File)) < 3 { // ours, and that of each who waits
+		time.Sleep(pause)
+	}
+	time.Sleep(pause)
+	unlock()
+	for range 2 {
+		if err := <-ended; !errors.Is(err, target.ErrFenced) {
+			t.Errorf("fenced while waiting: %v", err)
+		}
+	}
+	weights(t, f, map[string]int{a: 100})
+	short := opened(t, s)
+	short.timeout = 10 * time.Millisecond
+	unlock, _, err = f.lock(t.Context())
+	must(t, err)
+	defer unlock()
+	if err := short.Shift(t.Context(), standing, map[string]int{b: 100}); err == nil || err.Error() != "nginx: another run is changing "+filepath.Dir(s.File) {
+		t.Errorf("behind a lock that is never given up: %v", err)
+	}
+}
+
+// folders is how often this process has the folder open.
+func folders(t *testing.T, dir string) (n int) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/self/fd/*")
+	must(t, err)
+	for _, fd := range all {
+		if to, err := os.Readlink(fd); err == nil && to == dir {
+			n++
+		}
+	}
+	return n
 }
 
 // Many who write at once do it one after the other, and the last one counts.
@@ -525,7 +584,7 @@ func TestE2EManyWriters(t *testing.T) {
 	for i := range 6 {
 		f := opened(t, s)
 		all.Go(func() {
-			if err := f.Shift(t.Context(), map[string]int{[]string{a, b}[i%2]: 50 + i}); err != nil {
+			if err := f.Shift(t.Context(), standing, map[string]int{[]string{a, b}[i%2]: 50 + i}); err != nil {
 				t.Error(err)
 			}
 		})
