@@ -501,6 +501,27 @@ func TestE2EFaults(t *testing.T) {
 	})
 }
 
+// A program that takes too long is ended with what it has started.
+func TestHangingProgram(t *testing.T) {
+	f := shopFront("")
+	f.timeout = 200 * time.Millisecond
+	left := filepath.Join(t.TempDir(), "pid")
+	_, _, err := f.run(t.Context(), []string{"/bin/sh", "-c", "sleep 60 & echo $! >" + left + "; wait"})
+	if !errors.Is(err, errTooLong) {
+		t.Fatalf("it ended with %v", err)
+	}
+	pid := strings.TrimSpace(text(t, left))
+	alive := func() bool {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		return err == nil && !strings.Contains(string(stat), ") Z ")
+	}
+	for end := time.Now().Add(10 * time.Second); alive(); time.Sleep(pause) {
+		if time.Now().After(end) {
+			t.Fatalf("process %s is still there", pid)
+		}
+	}
+}
+
 // Whoever was killed between the file and the reload leaves both in sight, and the next change ends it.
 func TestE2EKilledBetweenFileAndReload(t *testing.T) {
 	s := routertest.Nginx(t, First)
