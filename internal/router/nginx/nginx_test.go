@@ -183,9 +183,12 @@ func opened(t *testing.T, s routertest.WebServer) *front {
 }
 
 // release is a server that says its name, and streams for a while at /long.
-func release(t *testing.T, name string) string {
+func release(t *testing.T, name string) string { return releaseAt(t, "127.0.0.1", name) }
+
+// releaseAt is one that listens at another address of this machine.
+func releaseAt(t *testing.T, ip, name string) string {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/long" {
 			for range 20 {
 				fmt.Fprintln(w, name)
@@ -196,8 +199,13 @@ func release(t *testing.T, name string) string {
 		}
 		fmt.Fprint(w, name)
 	}))
+	listener, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+	must(t, err)
+	server.Listener.Close()
+	server.Listener = listener
+	server.Start()
 	t.Cleanup(server.Close)
-	return server.Listener.Addr().String()
+	return listener.Addr().String()
 }
 
 // get is what a customer gets, over a new connection.
