@@ -158,10 +158,11 @@ func built(dir, version, does string) error {
 	return nil
 }
 
-// customers ask 50 times a second, each time over a new connection, and count what they get.
+// customers ask 50 times a second, each time over a new connection unless they keep theirs, and count what they get.
 type customers struct {
 	url   string
 	stop  func()
+	keep  bool // they keep their connections
 	mu    sync.Mutex
 	seen  map[string]int // by the first word after shop, or the first word
 	lost  []string
@@ -172,8 +173,9 @@ type customers struct {
 func (c *customers) command(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
 	case neg || len(args) == 0:
-		ts.Fatalf("usage: customers start | stop | lost N | saw TEXT | ask TEXT")
+		ts.Fatalf("usage: customers start [kept] | stop | lost N | saw TEXT | ask TEXT")
 	case args[0] == "start":
+		c.keep = len(args) > 1 && args[1] == "kept"
 		c.start()
 	case args[0] == "stop":
 		c.stop()
@@ -197,7 +199,11 @@ func (c *customers) command(ts *testscript.TestScript, neg bool, args []string) 
 }
 
 func asked(url string) (string, error) {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	return askedOver(&http.Transport{DisableKeepAlives: true}, url)
+}
+
+func askedOver(transport *http.Transport, url string) (string, error) {
+	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
 	answer, err := client.Get(url)
 	if err != nil {
 		return "", err
@@ -213,6 +219,7 @@ func asked(url string) (string, error) {
 func (c *customers) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.seen, c.lost, c.first, c.last = map[string]int{}, nil, time.Time{}, time.Time{}
+	transport := &http.Transport{DisableKeepAlives: !c.keep}
 	var all sync.WaitGroup
 	all.Go(func() {
 		pace := time.NewTicker(20 * time.Millisecond)
@@ -224,7 +231,7 @@ func (c *customers) start() {
 			case <-pace.C:
 				all.Go(func() {
 					begin := time.Now()
-					text, err := asked(c.url)
+					text, err := askedOver(transport, c.url)
 					c.mu.Lock()
 					defer c.mu.Unlock()
 					c.seen[text]++
@@ -239,5 +246,5 @@ func (c *customers) start() {
 			}
 		}
 	})
-	c.stop = func() { cancel(); all.Wait() }
+	c.stop = func() { cancel(); all.Wait(); transport.CloseIdleConnections() }
 }

@@ -10,13 +10,14 @@ import (
 	"github.com/backstep/backstep/internal/probe/grpc"
 	haproxymeter "github.com/backstep/backstep/internal/probe/haproxy"
 	"github.com/backstep/backstep/internal/probe/http"
-	"github.com/backstep/backstep/internal/probe/nginx"
+	nginxmeter "github.com/backstep/backstep/internal/probe/nginx"
 	"github.com/backstep/backstep/internal/probe/prometheus"
 	"github.com/backstep/backstep/internal/probe/sql"
 	"github.com/backstep/backstep/internal/probe/tcp"
 	"github.com/backstep/backstep/internal/probe/tls"
 	"github.com/backstep/backstep/internal/router"
 	"github.com/backstep/backstep/internal/router/haproxy"
+	"github.com/backstep/backstep/internal/router/nginx"
 	"github.com/backstep/backstep/internal/step"
 	"github.com/backstep/backstep/internal/step/buildimage"
 	"github.com/backstep/backstep/internal/step/demo"
@@ -37,8 +38,8 @@ import (
 func Kinds() config.Kinds {
 	return config.Kinds{
 		Targets: []target.Kind{docker.Kind(), process.Kind()},
-		Routers: []router.Kind{haproxy.Kind()},
-		Probes: []probe.Kind{http.Kind(), tcp.Kind(), grpc.Kind(), tls.Kind(), haproxymeter.Kind(), nginx.Kind(), prometheus.Kind(), alertmanager.Kind(),
+		Routers: []router.Kind{haproxy.Kind(), nginx.Kind()},
+		Probes: []probe.Kind{http.Kind(), tcp.Kind(), grpc.Kind(), tls.Kind(), haproxymeter.Kind(), nginxmeter.Kind(), prometheus.Kind(), alertmanager.Kind(),
 			sql.Kind(), browser.Kind(), command.Kind()},
 	}
 }

@@ -48,7 +48,7 @@ var bans = []struct{ module, rooms, why string }{
 	{"github.com/sethvargo/go-githubactions", "internal/host/github", "only one host speaks it"},
 	{"github.com/getkin/kin-openapi", "internal/host/hosttest", "a double checks with it, and nothing else"},
 	{"gitlab.com/gitlab-org/api/client-go", "internal/host/gitlab", "an SDK does not leave its room"},
-	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/routertest internal/probe/command internal/probe/probetest bench/crash ship/bill", "values from outside must not reach a shell"},
+	{"os/exec", "internal/gitrepo internal/builder/docker internal/target/process internal/step/demo internal/registry/registrytest internal/router/nginx internal/router/routertest internal/probe/command internal/probe/probetest bench/crash ship/bill", "values from outside must not reach a shell"},
 	{"github.com/moby", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"github.com/docker/docker", "internal/builder/docker internal/target/", "an engine's client is heavy"},
 	{"google.golang.org/grpc", "internal/probe/grpc", "a protocol's library is heavy"},
@@ -213,7 +213,7 @@ var direct = []struct{ name, rooms, instead string }{
 	{"fmt.Print", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
 	{"fmt.Printf", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
 	{"fmt.Println", "cmd/ bench/ examples/", "a step prints to its Runtime, which escapes and redacts"},
-	{"os.Environ", "internal/gitrepo internal/probe/command internal/builder/docker internal/step/demo internal/cli internal/registry/registrytest bench/", "a child gets child.Environment"},
+	{"os.Environ", "internal/gitrepo internal/probe/command internal/router/nginx internal/builder/docker internal/step/demo internal/cli internal/registry/registrytest bench/", "a child gets child.Environment"},
 	{"os.WriteFile", "internal/step/demo internal/probe/probetest internal/router/routertest internal/registry/registrytest bench/ ship/", "outfile.Write follows no link"},
 	{"os.Create", "bench/", "outfile.Write follows no link"},
 }

@@ -20,12 +20,13 @@ import (
 	"github.com/backstep/backstep/internal/host"
 	"github.com/backstep/backstep/internal/host/plain"
 	"github.com/backstep/backstep/internal/input"
+	"github.com/backstep/backstep/internal/router/nginx"
 	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/step"
 )
 
 var (
-	fence   = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```")
+	fence   = regexp.MustCompile("(?ms)^```([a-z-]*)\n(.*?)^```")
 	inline  = regexp.MustCompile("`([^`\n]+)`")
 	command = regexp.MustCompile(`(?m)(?:^|[\s'"&|([])backstep ([a-z][a-z-]*)((?:\\\n|[^&|;\n\]])*)`)
 	flagged = regexp.MustCompile(`--([a-z][a-z-]*)`)
@@ -125,7 +126,7 @@ func dedent(s string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(s, strings.Repeat(" ", margin)), "\n"+strings.Repeat(" ", margin), "\n")
 }
 
-// Every snippet of the documentation is right: configurations are taken, commands exist with their flags, HAProxy takes its own.
+// Every snippet of the documentation is right: configurations are taken, commands exist with their flags, HAProxy and nginx take their own.
 func TestSnippets(t *testing.T) {
 	configurations, commands, proxies := 0, 0, 0
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -159,6 +160,13 @@ func TestSnippets(t *testing.T) {
 			case "haproxy":
 				proxies++
 				report(snippet, unproxied(t, snippet)...)
+			case "nginx":
+				proxies++
+				report(snippet, unserved(t, snippet)...)
+			case "nginx-include":
+				if snippet != nginx.First {
+					report(snippet, "it is not nginx.First")
+				}
 			}
 		}
 		for _, m := range inline.FindAllStringSubmatch(fence.ReplaceAllString(string(text), ""), -1) {
@@ -189,6 +197,31 @@ func unproxied(t *testing.T, snippet string) []string {
 	}
 	out, err := exec.Command(program, "-c", "-f", file).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "[WARNING]") {
+		return []string{fmt.Sprintf("%v: %s", err, out)}
+	}
+	return nil
+}
+
+// unserved is what nginx has against a configuration that includes the first file of a shop; nothing where there is no nginx.
+func unserved(t *testing.T, snippet string) []string {
+	t.Helper()
+	program, err := exec.LookPath("nginx")
+	if err != nil || os.Geteuid() != 0 { // it makes folders below /var/lib
+		return nil
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "nginx.conf")
+	text := "pid " + dir + "/pid;\n" + strings.NewReplacer("/etc/nginx/backstep", dir+"/backstep", "/var/log/nginx", dir).Replace(snippet)
+	if err := os.Mkdir(filepath.Join(dir, "backstep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{file: text, filepath.Join(dir, "backstep", "shop.conf"): nginx.First} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command(program, "-e", "stderr", "-t", "-c", file).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "[warn]") {
 		return []string{fmt.Sprintf("%v: %s", err, out)}
 	}
 	return nil

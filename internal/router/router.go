@@ -28,11 +28,15 @@ type Front interface {
 	Weights(ctx context.Context) (map[string]int, error)
 	// Shift shares the traffic out to the addresses, by their weights relative to one another; one that is not named, or has a
 	// weight of zero, gets no new requests. One that is named keeps its place. It returns once the load balancer says that it is so.
-	Shift(ctx context.Context, weights map[string]int) error
+	Shift(ctx context.Context, holds Holds, weights map[string]int) error
 	// Drain stops new requests to the address, lets those it has finish for at most drain, and closes the
 	// connections that are left. An address that is not known has nothing to drain.
-	Drain(ctx context.Context, address string, drain time.Duration) error
+	Drain(ctx context.Context, holds Holds, address string, drain time.Duration) error
 }
+
+// Holds returns nil while the claim that a change is made under is the one on the target. It was asked before a Front is; a Front
+// that has waited for somebody else's change asks again before it makes its own: meanwhile a newer run may have come and gone.
+type Holds func(context.Context) error
 
 // Kind is one kind of load balancer. To add one: a package below this one with func Kind, targettest passing
 // with it in front of a target, a script, and a line in catalog.

@@ -111,7 +111,7 @@ func (b behind) Shift(ctx context.Context, by plan.Token, weights map[release.ID
 	}
 	all := b.before.protected()
 	maps.Copy(all, shares)
-	return b.front.Shift(ctx, all)
+	return b.front.Shift(ctx, b.holds(by), all)
 }
 
 func (b behind) Employ(ctx context.Context, by plan.Token, id release.ID) error {
@@ -141,7 +141,7 @@ func (b behind) leave(ctx context.Context, by plan.Token, id release.ID, drain t
 		return err
 	}
 	if in != nil {
-		if err := b.drain(ctx, in.Fronts(), drain); err != nil {
+		if err := b.drain(ctx, by, in.Fronts(), drain); err != nil {
 			return err
 		}
 	}
@@ -151,13 +151,18 @@ func (b behind) leave(ctx context.Context, by plan.Token, id release.ID, drain t
 	return then(ctx, by, id, drain)
 }
 
+// holds is Holds of one token.
+func (b behind) holds(by plan.Token) router.Holds {
+	return func(ctx context.Context) error { return b.Holds(ctx, by) }
+}
+
 // drain drains all addresses side by side.
-func (b behind) drain(ctx context.Context, all []string, drain time.Duration) error {
+func (b behind) drain(ctx context.Context, by plan.Token, all []string, drain time.Duration) error {
 	faults := make([]error, len(all))
 	var each sync.WaitGroup
 	for i, at := range all {
 		if at != "" {
-			each.Go(func() { faults[i] = b.front.Drain(ctx, at, drain) })
+			each.Go(func() { faults[i] = b.front.Drain(ctx, b.holds(by), at, drain) })
 		}
 	}
 	each.Wait()

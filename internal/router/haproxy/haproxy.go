@@ -144,7 +144,7 @@ func (f front) Weights(ctx context.Context) (map[string]int, error) {
 
 // Shift first lets in those that get traffic and then takes out the others, in one line of commands, so that
 // there is no moment without a server.
-func (f front) Shift(ctx context.Context, weights map[string]int) error {
+func (f front) Shift(ctx context.Context, _ router.Holds, weights map[string]int) error {
 	servers, err := f.servers(ctx)
 	if err != nil {
 		return err
@@ -217,7 +217,7 @@ func (f front) commands(servers []server, weights map[string]int) ([]string, err
 	return append(in, out...), nil
 }
 
-func (f front) Drain(ctx context.Context, address string, drain time.Duration) error {
+func (f front) Drain(ctx context.Context, _ router.Holds, address string, drain time.Duration) error {
 	servers, err := f.servers(ctx)
 	if err != nil {
 		return err

@@ -81,7 +81,7 @@ func TestE2ERestart(t *testing.T) {
 	ctx := t.Context()
 	want := map[string]int{"127.0.0.1:18081": 90, "127.0.0.1:18082": 10}
 	for _, saved := range []bool{true, false} {
-		if err := f.Shift(ctx, want); err != nil {
+		if err := f.Shift(ctx, nil, want); err != nil {
 			t.Fatal(err)
 		}
 		var state string
@@ -105,7 +105,7 @@ func TestE2ERestart(t *testing.T) {
 func TestE2EFaults(t *testing.T) {
 	b := routertest.HAProxy(t, "")
 	ctx := t.Context()
-	err := front{socket: b.Socket, backend: b.Backend}.Shift(ctx, map[string]int{"127.0.0.1:18081": 100})
+	err := front{socket: b.Socket, backend: b.Backend}.Shift(ctx, nil, map[string]int{"127.0.0.1:18081": 100})
 	if err == nil || err.Error() != "haproxy: backend shop has no free slot: it has 0 servers" {
 		t.Errorf("no slots: %v", err)
 	}

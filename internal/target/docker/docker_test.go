@@ -28,6 +28,7 @@ import (
 	"github.com/backstep/backstep/internal/registry/registrytest"
 	"github.com/backstep/backstep/internal/release"
 	"github.com/backstep/backstep/internal/router/haproxy"
+	"github.com/backstep/backstep/internal/router/nginx"
 	"github.com/backstep/backstep/internal/router/routertest"
 	"github.com/backstep/backstep/internal/secret"
 	"github.com/backstep/backstep/internal/target"
@@ -174,6 +175,32 @@ func TestE2EBehindHAProxy(t *testing.T) {
 			t.Errorf("limits: memory %d, cpus %d, read-only %v, restart %s", h.Memory, h.NanoCPUs, h.ReadonlyRootfs, h.RestartPolicy.Name)
 		}
 	}
+}
+
+func TestE2EBehindNginx(t *testing.T) {
+	d := engine(t, options{spec: spec{port: 8080, ready: "/", memory: "64m", cpus: "0.5"}}, target.Environment{
+		Service: unique(t), Environment: "test", Routed: true})
+	server := routertest.Nginx(t, nginx.First)
+	inputs, open := nginx.Kind().New()
+	given := map[string][]secret.Value{}
+	for name, lines := range server.Inputs() {
+		for _, line := range input.Lines(lines) {
+			given[name] = append(given[name], secret.New(line))
+		}
+	}
+	if err := input.Assign(inputs, given); err != nil {
+		t.Fatal(err)
+	}
+	to, shift := target.Behind(d, must(open()))
+	repository := registrytest.Debian(t) + "/shop"
+	targettest.Run(t, targettest.Subject{Target: to, Router: shift, Address: "http://" + server.Address,
+		Good: tested(t, repository, "1.0.0", "work"), Other: tested(t, repository, "1.1.0", "work"),
+		Crashing: tested(t, repository, "1.2.0", "crash"), Mute: tested(t, repository, "1.3.0", "mute"),
+		Kill: func(id release.ID) {
+			c := must(d.replicas(t.Context(), id))[0]
+			must(d.engine.ContainerKill(t.Context(), c.ID, client.ContainerKillOptions{Signal: "KILL"}))
+		},
+		Busy: func(id release.ID) func() bool { return hold(t, d, "http://"+server.Address, id) }})
 }
 
 // claim takes the target under a number.
