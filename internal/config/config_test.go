@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -426,8 +427,14 @@ func TestExamplesOfTheReference(t *testing.T) {
 		"target: {kind: docker}":          replace("port: 8080", "%s"),
 		"roles of target: {kind: docker}": replace("port: 8080", "port: 8080, roles: {job: {%s}}"),
 		"router: {kind: haproxy}":         replace("backend: shop", "%s"),
-		"probes: [{kind: http}]":          probe(", kind: http"),
-		"probes: [{kind: haproxy}]":       probe(", kind: haproxy, socket: /run/haproxy/admin.sock"),
+		"router: {kind: nginx}": func(line string) string {
+			options := map[string]string{"file": "file: /shop.conf", "upstream": "upstream: shop", "status": "status: http://127.0.0.1:8090"}
+			key, _, _ := strings.Cut(line, ":")
+			options[key] = line
+			return strings.Replace(docker, router, "    router: {kind: nginx, "+strings.Join(slices.Sorted(maps.Values(options)), ", ")+"}\n", 1)
+		},
+		"probes: [{kind: http}]":    probe(", kind: http"),
+		"probes: [{kind: haproxy}]": probe(", kind: haproxy, socket: /run/haproxy/admin.sock"),
 	}
 	every := map[string]bool{"environments.NAME": true, "target: {kind: docker}": true, "roles of target: {kind: docker}": true}
 	seen := 0
