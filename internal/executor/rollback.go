@@ -308,8 +308,8 @@ func (x *Executor) lastWords(ctx context.Context, left release.ID) string {
 	return strings.ToValidUTF8(text[max(0, len(text)-wordBytes):], "")
 }
 
-// confirmations is how many ticks the restored release is judged before the rollback counts as done.
-const confirmations = 3
+// confirmations is how many ticks the restored release is judged before the rollback counts as done: long enough for one that never answers to be found.
+const confirmations = 6
 
 // confirm makes sure that the restored release answers. With no probe that can be asked, ready is enough. Only a
 // fail verdict is against it: there is no time to wait for a pass.

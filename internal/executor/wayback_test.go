@@ -874,3 +874,15 @@ func TestAdoptAfterTheLedgerWasLost(t *testing.T) {
 	}
 	p.agrees("1.0.0")
 }
+
+// A restored release that never answers is found before the rollback counts as done: a person has to look.
+func TestTheRestoredReleaseFailsAsWell(t *testing.T) {
+	p := newPlace(t)
+	p.good("1.0.0", "1.1.0")
+	p.fails("1.0.0")
+	_, err := p.run().Rollback(t.Context(), Rollback{Reason: "drill"})
+	p.refused(err, fault.HalfWay, "the restored release fails as well: ")
+	if e := p.newest(); e.Kind != ledger.RollbackFailed {
+		t.Errorf("the newest event is %s", e.Kind)
+	}
+}
