@@ -180,6 +180,13 @@ var (
 	unwatched = belief{one: 1, wander: 2}
 )
 
+func (d *dispersion) belief() belief {
+	if d.earlier >= enoughHistory {
+		return watched
+	}
+	return unwatched
+}
+
 // The least degrees of freedom to trust an estimate of events, and of wandering, with.
 const (
 	trustedEvents = 6
@@ -205,21 +212,14 @@ func (d *dispersion) weather() weather {
 }
 
 func (d *dispersion) explained() weather {
-	b := unwatched
-	if d.earlier >= enoughHistory {
-		b = watched
-	}
+	b := d.belief()
 	w := weather{event: unknownEvent}
 	for i, one := range wanderings {
 		w.wander[i] = one.prior
 	}
-	longest := time.Duration(0)
-	event := 1.0
+	event, longest := d.size()
 	for i := range d.scales {
 		k := d.scales[i].known(d.even)
-		if k.degrees >= trustedEvents {
-			longest, event = k.length, max(event, k.size(b))
-		}
 		if k.degrees < trustedWander || k.mass == 0 {
 			continue
 		}
@@ -253,10 +253,7 @@ func (k known) size(b belief) float64 {
 
 // size is the largest size of an event at the lengths that are known; longest is the greatest of them, or 0.
 func (d *dispersion) size() (size float64, longest time.Duration) {
-	b := unwatched
-	if d.earlier >= enoughHistory {
-		b = watched
-	}
+	b := d.belief()
 	size = 1
 	for i := range d.scales {
 		if k := d.scales[i].known(d.even); k.degrees >= trustedEvents {

@@ -22,9 +22,6 @@ import (
 	"github.com/backstep/backstep/internal/secret"
 )
 
-// answerLimit bounds what is read of an answer or of a file, in bytes.
-const answerLimit = 8 << 20
-
 // Kind is the alertmanager watch.
 func Kind() probe.Kind {
 	return probe.Kind{
@@ -50,8 +47,7 @@ type watch struct {
 	given         []string
 	headers       map[string]secret.Value
 	matchers      []matcher
-	base          *url.URL
-	client        *http.Client
+	api           *probe.API // nil when there is a file
 }
 
 func (w watch) open() (probe.Watch, error) {
@@ -63,9 +59,8 @@ func (w watch) open() (probe.Watch, error) {
 	}
 	if w.address != "" {
 		var err error
-		w.base, err = url.Parse(strings.TrimSuffix(w.address, "/"))
-		if err != nil || w.base.Host == "" || w.base.Scheme != "http" && w.base.Scheme != "https" {
-			return nil, fault.Inputf("url: want for example http://alertmanager:9093") // it can hold a password
+		if w.api, err = probe.NewAPI(w.address, "http://alertmanager:9093", w.headers); err != nil {
+			return nil, err
 		}
 	}
 	for _, s := range w.given {
@@ -78,7 +73,6 @@ func (w watch) open() (probe.Watch, error) {
 	if len(w.matchers) == 0 {
 		return nil, fault.Inputf("matchers is empty: every alert of everybody would count")
 	}
-	w.client = &http.Client{}
 	return w, nil
 }
 
@@ -140,19 +134,7 @@ func (w watch) ask(ctx context.Context, all []matcher) ([]alert, time.Time, erro
 	for _, m := range all {
 		query.Add("filter", m.String())
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, w.base.String()+"/api/v2/alerts?"+query.Encode(), nil)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	for key, value := range w.headers {
-		request.Header.Set(key, value.Reveal())
-	}
-	response, err := w.client.Do(request)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	answer, err := w.api.Get(ctx, "/api/v2/alerts", query)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -162,8 +144,8 @@ func (w watch) ask(ctx context.Context, all []matcher) ([]alert, time.Time, erro
 			State string `json:"state"`
 		} `json:"status"`
 	}
-	if err := json.Unmarshal(body, &said); err != nil || response.StatusCode != http.StatusOK {
-		return nil, time.Time{}, fmt.Errorf("status %d: %s", response.StatusCode, probe.Line(string(body)))
+	if err := json.Unmarshal(answer.Body, &said); err != nil || answer.Status != http.StatusOK {
+		return nil, time.Time{}, fmt.Errorf("status %d: %s", answer.Status, probe.Line(string(answer.Body)))
 	}
 	var active []alert
 	for _, s := range said {
@@ -171,7 +153,7 @@ func (w watch) ask(ctx context.Context, all []matcher) ([]alert, time.Time, erro
 			active = append(active, s.alert)
 		}
 	}
-	now, err := http.ParseTime(response.Header.Get("Date"))
+	now, err := http.ParseTime(answer.Header.Get("Date"))
 	if err != nil {
 		now = time.Now()
 	}
@@ -185,9 +167,9 @@ func (w watch) read(ctx context.Context, _ []matcher) ([]alert, time.Time, error
 		return nil, time.Time{}, err
 	}
 	defer f.Close()
-	body, err := io.ReadAll(io.LimitReader(f, answerLimit+1))
-	if err == nil && len(body) > answerLimit {
-		err = fmt.Errorf("%s is larger than %d bytes", w.file, answerLimit)
+	body, err := io.ReadAll(io.LimitReader(f, probe.AnswerLimit+1))
+	if err == nil && len(body) > probe.AnswerLimit {
+		err = fmt.Errorf("%s is larger than %d bytes", w.file, probe.AnswerLimit)
 	}
 	if err != nil {
 		return nil, time.Time{}, err

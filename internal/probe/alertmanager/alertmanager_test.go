@@ -165,7 +165,7 @@ func TestNoAnswer(t *testing.T) {
 	}
 	a.Close()
 	none("gone", "connection refused")
-	for _, body := range []string{"<html>sign in</html>", `{"alerts":[]}`, `[{"labels":{"service":7}}]`, ``, `[` + strings.Repeat(" ", answerLimit) + `]`} {
+	for _, body := range []string{"<html>sign in</html>", `{"alerts":[]}`, `[{"labels":{"service":7}}]`, ``, `[` + strings.Repeat(" ", probe.AnswerLimit) + `]`} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
 		w = probetest.OpenWatch(t, Kind(), map[string]string{"url": server.URL, "matchers": `service="shop"`})
 		none(body[:min(20, len(body))], "status 200: ")
@@ -247,7 +247,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		w := probetest.OpenWatch(t, Kind(), map[string]string{"url": "http://a:1", "matchers": `service!="cart"`}).(watch)
-		w.client = &http.Client{Transport: said(body)}
+		w.api.Client = &http.Client{Transport: said(body)}
 		found, _, _ := w.Firing(t.Context(), subject)
 		for _, a := range found {
 			if len(a.Text) > 200 || strings.ContainsAny(a.Text, "\n\r\x1b") || a.ID == "" {

@@ -32,15 +32,13 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		with := opened.(meter)
-		with.client = &http.Client{}
-		return with
+		return opened
 	}
 	meters := []probe.Meter{open(meter{total: "a", errors: "b"}), open(meter{total: "a", good: "b"}), open(meter{histogram: "h", chosen: []string{"0.25"}})}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, one := range meters {
 			m := one.(meter)
-			m.client = &http.Client{Transport: said(body)}
+			m.api.Client = &http.Client{Transport: said(body)}
 			for _, read := range []func(context.Context) ([]*probe.Totals, error){
 				func(ctx context.Context) ([]*probe.Totals, error) { return m.Read(ctx, []probe.Subject{subject}) },
 				func(ctx context.Context) ([]*probe.Totals, error) { return m.History(ctx, subject, 1e9) },

@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"net"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -20,9 +18,6 @@ import (
 	"github.com/backstep/backstep/internal/probe"
 	"github.com/backstep/backstep/internal/secret"
 )
-
-// answerLimit bounds what is read of an answer, in bytes.
-const answerLimit = 8 << 20
 
 // Kind is the prometheus meter.
 func Kind() probe.Kind {
@@ -52,15 +47,13 @@ type meter struct {
 	chosen                                  []string
 	bounds                                  []float64
 	headers                                 map[string]secret.Value
-	base                                    *url.URL
-	client                                  *http.Client
+	api                                     *probe.API
 }
 
 func (m meter) open() (probe.Meter, error) {
 	var err error
-	m.base, err = url.Parse(strings.TrimSuffix(m.address, "/"))
-	if err != nil || m.base.Host == "" || m.base.Scheme != "http" && m.base.Scheme != "https" {
-		return nil, fault.Inputf("url: want for example http://prometheus:9090") // it can hold a password
+	if m.api, err = probe.NewAPI(m.address, "http://prometheus:9090", m.headers); err != nil {
+		return nil, err
 	}
 	switch {
 	case m.total == "" && m.histogram == "":
@@ -75,7 +68,6 @@ func (m meter) open() (probe.Meter, error) {
 		return nil, fault.Inputf("%d bounds: want five at most, around the latency that customers feel", len(m.chosen))
 	}
 	m.bounds, err = probe.ParseBounds(m.chosen)
-	m.client = &http.Client{}
 	return m, err
 }
 
@@ -288,26 +280,13 @@ func (m meter) query(ctx context.Context, path, query string, when url.Values) (
 	for key, values := range when {
 		form[key] = values
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, m.base.String()+path, strings.NewReader(form.Encode()))
-	if err != nil {
-		return nil, fmt.Errorf("prometheus: %w", err)
-	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	for key, value := range m.headers {
-		request.Header.Set(key, value.Reveal())
-	}
-	response, err := m.client.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("prometheus: %w", err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	got, err := m.api.Post(ctx, path, form)
 	if err != nil {
 		return nil, fmt.Errorf("prometheus: %w", err)
 	}
 	var said answer
-	if err := json.Unmarshal(body, &said); err != nil || said.Status != "success" {
-		return nil, fmt.Errorf("prometheus: status %d: %s", response.StatusCode, probe.Line(said.Error+string(body)))
+	if err := json.Unmarshal(got.Body, &said); err != nil || said.Status != "success" {
+		return nil, fmt.Errorf("prometheus: status %d: %s", got.Status, probe.Line(said.Error+string(got.Body)))
 	}
 	var found []series
 	for _, r := range said.Data.Result {

@@ -1,9 +1,7 @@
 package routertest
 
 import (
-	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,43 +97,13 @@ func RunNginx(t testing.TB, file, address string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command("nginx", "-e", "stderr", "-c", file)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its workers are ended with it
-	said, err := os.CreateTemp("", "nginx")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { said.Close(); os.Remove(said.Name()) })
-	cmd.Stdout, cmd.Stderr = said, said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(ended)
-	}()
-	stop = func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-ended
+	kill := started(t, cmd, "tcp", address, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	return func() {
+		kill()
 		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { // its workers are nobody's children
 			if syscall.Kill(-cmd.Process.Pid, 0) != nil {
 				return
 			}
-		}
-	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", address); err == nil {
-			conn.Close()
-			return stop
-		}
-		select {
-		case <-ended:
-			text, _ := os.ReadFile(said.Name())
-			t.Fatalf("nginx ended:\n%s", bytes.TrimSpace(text))
-		default:
-		}
-		if time.Now().After(end) {
-			stop()
-			t.Fatal("nginx does not answer")
 		}
 	}
 }

@@ -74,8 +74,19 @@ func HAProxy(t testing.TB, slots string) Balancer {
 func Run(t testing.TB, file, socket string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command("haproxy", "-db", "-f", file)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	return started(t, cmd, "unix", socket, func() { _ = cmd.Process.Kill() })
+}
+
+// started starts a server that stays in the foreground, and waits until it listens at the address. Stop kills it and waits for its end.
+func started(t testing.TB, cmd *exec.Cmd, network, address string, kill func()) (stop func()) {
+	t.Helper()
+	name := filepath.Base(cmd.Path)
+	said, err := os.CreateTemp("", name) // no pipe: what it has started may live on
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { said.Close(); os.Remove(said.Name()) })
+	cmd.Stdout, cmd.Stderr = said, said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -85,22 +96,23 @@ func Run(t testing.TB, file, socket string) (stop func()) {
 		close(ended)
 	}()
 	stop = func() {
-		_ = cmd.Process.Kill()
+		kill()
 		<-ended
 	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err := net.Dial("unix", socket); err == nil {
+		if conn, err := net.Dial(network, address); err == nil {
 			conn.Close()
 			return stop
 		}
 		select {
 		case <-ended:
-			t.Fatalf("haproxy ended:\n%s", said.String())
+			text, _ := os.ReadFile(said.Name())
+			t.Fatalf("%s ended:\n%s", name, bytes.TrimSpace(text))
 		default:
 		}
 		if time.Now().After(end) {
 			stop()
-			t.Fatal("haproxy does not answer")
+			t.Fatalf("%s does not answer", name)
 		}
 	}
 }

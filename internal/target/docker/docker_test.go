@@ -27,6 +27,7 @@ import (
 	"github.com/backstep/backstep/internal/registry"
 	"github.com/backstep/backstep/internal/registry/registrytest"
 	"github.com/backstep/backstep/internal/release"
+	"github.com/backstep/backstep/internal/router"
 	"github.com/backstep/backstep/internal/router/haproxy"
 	"github.com/backstep/backstep/internal/router/nginx"
 	"github.com/backstep/backstep/internal/router/routertest"
@@ -160,15 +161,7 @@ func TestE2EBehindHAProxy(t *testing.T) {
 			}
 			continue
 		}
-		repository := registrytest.Debian(t) + "/shop"
-		targettest.Run(t, targettest.Subject{Target: to, Router: shift, Address: "http://" + balancer.Address,
-			Good: tested(t, repository, "1.0.0", "work"), Other: tested(t, repository, "1.1.0", "work"),
-			Crashing: tested(t, repository, "1.2.0", "crash"), Mute: tested(t, repository, "1.3.0", "mute"),
-			Kill: func(id release.ID) {
-				c := must(d.replicas(t.Context(), id))[0]
-				must(d.engine.ContainerKill(t.Context(), c.ID, client.ContainerKillOptions{Signal: "KILL"}))
-			},
-			Busy: func(id release.ID) func() bool { return hold(t, d, "http://"+balancer.Address, id) }})
+		targettest.Run(t, subject(t, d, to, shift, "http://"+balancer.Address))
 		list := must(d.engine.ContainerList(t.Context(), client.ContainerListOptions{Filters: d.ours()}))
 		one := must(d.engine.ContainerInspect(t.Context(), list.Items[0].ID, client.ContainerInspectOptions{})).Container
 		if h := one.HostConfig; h.Memory != 64<<20 || h.NanoCPUs != 5e8 || !h.ReadonlyRootfs || h.RestartPolicy.Name != "unless-stopped" {
@@ -192,15 +185,20 @@ func TestE2EBehindNginx(t *testing.T) {
 		t.Fatal(err)
 	}
 	to, shift := target.Behind(d, must(open()))
+	targettest.Run(t, subject(t, d, to, shift, "http://"+server.Address))
+}
+
+// subject is the target behind a load balancer that customers ask at an address.
+func subject(t *testing.T, d *docker, to target.Target, shift router.Router, address string) targettest.Subject {
 	repository := registrytest.Debian(t) + "/shop"
-	targettest.Run(t, targettest.Subject{Target: to, Router: shift, Address: "http://" + server.Address,
+	return targettest.Subject{Target: to, Router: shift, Address: address,
 		Good: tested(t, repository, "1.0.0", "work"), Other: tested(t, repository, "1.1.0", "work"),
 		Crashing: tested(t, repository, "1.2.0", "crash"), Mute: tested(t, repository, "1.3.0", "mute"),
 		Kill: func(id release.ID) {
 			c := must(d.replicas(t.Context(), id))[0]
 			must(d.engine.ContainerKill(t.Context(), c.ID, client.ContainerKillOptions{Signal: "KILL"}))
 		},
-		Busy: func(id release.ID) func() bool { return hold(t, d, "http://"+server.Address, id) }})
+		Busy: func(id release.ID) func() bool { return hold(t, d, address, id) }}
 }
 
 // claim takes the target under a number.
