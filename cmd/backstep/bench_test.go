@@ -43,7 +43,7 @@ func BenchmarkRecoveryDocker(b *testing.B) {
 	}
 	name := service()
 	b.Cleanup(func() { remove(name, repository) })
-	if err := os.WriteFile(filepath.Join(dir, "backstep.yml"), []byte(docked(name, repository, balancer, 1, "blue-green")), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "backstep.yml"), []byte(behindHAProxy(name, repository, balancer, "blue-green")), 0o644); err != nil {
 		b.Fatal(err)
 	}
 	for version, does := range map[string]string{"1.0.0": "work", "1.1.0": "work", "1.2.0": "fail"} {

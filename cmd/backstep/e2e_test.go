@@ -39,31 +39,68 @@ func remove(service, repository string) {
 	}
 }
 
-// docked is a backstep.yml for a Docker engine: production behind a HAProxy, solo without a router.
-func docked(service, repository string, balancer routertest.Balancer, solo int, strategy string) string {
+// docked is a backstep.yml for a Docker engine: production behind a load balancer, whose counts counted goes by. Router and meter are their
+// inputs, as they stand between braces.
+func docked(service, repository, router, meter, strategy string) string {
 	return fmt.Sprintf(`service: %s
 repository: %s
 environments:
   production:
     target: {kind: docker, port: 8080}
-    router: {kind: haproxy, socket: %s, backend: %s}
+    router: {%s}
     strategy: %s
     drain: 2s
     settle: 100ms
     try: 0s
     verify: {bake: 2s, patience: 20s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 100}]}
-  solo:
-    target: {kind: docker, port: 8080, publish: "127.0.0.1:%d"}
-    verify: {bake: 1s, patience: 20s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 200}]}
   counted:
     target: {kind: docker, port: 8080}
-    router: {kind: haproxy, socket: %[3]s, backend: %[4]s}
-    strategy: %[5]s
+    router: {%[3]s}
+    strategy: %[4]s
     drain: 2s
     settle: 100ms
     try: 0s
-    verify: {bake: 3s, patience: 60s, negligible: 20%%, intolerable: 20%%, probes: [{kind: haproxy, socket: %[3]s, backend: %[4]s}]}
-`, service, repository, balancer.Socket, balancer.Backend, strategy, solo)
+    verify: {bake: 3s, patience: 60s, negligible: 20%%, intolerable: 20%%, probes: [{%[5]s}]}
+`, service, repository, router, strategy, meter)
+}
+
+// behindHAProxy is docked with a HAProxy, which counts as well.
+func behindHAProxy(service, repository string, balancer routertest.Balancer, strategy string) string {
+	both := fmt.Sprintf("kind: haproxy, socket: %s, backend: %s", balancer.Socket, balancer.Backend)
+	return docked(service, repository, both, both, strategy)
+}
+
+// solo is an environment without a router, at a port of its own.
+func solo(port int) string {
+	return fmt.Sprintf(`  solo:
+    target: {kind: docker, port: 8080, publish: "127.0.0.1:%d"}
+    verify: {bake: 1s, patience: 20s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 200}]}
+`, port)
+}
+
+// pipeline sets what a script of these tests finds in its environment.
+func pipeline(env *testscript.Env, service, repository string) error {
+	program, err := exec.LookPath("backstep")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { remove(service, repository) })
+	for name, value := range map[string]string{"BIN": filepath.Dir(program), "REG": repository, "SERVICE": service, "BACKSTEP_HOST": "plain",
+		"BACKSTEP_ACTOR": "ada", "DOCKER_API_VERSION": os.Getenv("DOCKER_API_VERSION")} {
+		env.Setenv(name, value)
+	}
+	return nil
+}
+
+// oldShop is the server that serves at an address before the first release.
+func oldShop(address string) (stop func(), err error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "the old shop") })}
+	go func() { _ = server.Serve(listener) }()
+	return func() { server.Close() }, nil
 }
 
 // TestE2EScripts runs testdata/e2e on the real program with a real registry, engine and load balancer.
@@ -82,26 +119,16 @@ func TestE2EScripts(t *testing.T) {
 			between := registrytest.NewSwitch(t, registrytest.Debian(t))
 			env.Values["registry"] = between
 			repository := between.Host() + "/acme/shop"
-			env.Defer(func() { remove(name, repository) })
-			program, err := exec.LookPath("backstep")
-			if err != nil {
+			if err := pipeline(env, name, repository); err != nil {
 				return err
 			}
-			env.Setenv("BIN", filepath.Dir(program))
 			env.Setenv("PROXY", "http://"+balancer.Address)
-			env.Setenv("REG", repository)
-			env.Setenv("SERVICE", name)
-			env.Setenv("BACKSTEP_HOST", "plain")
-			env.Setenv("BACKSTEP_ACTOR", "ada")
-			env.Setenv("DOCKER_API_VERSION", os.Getenv("DOCKER_API_VERSION"))
-			solo := routertest.Port(t)
-			for file, strategy := range map[string]string{"backstep.yml": "blue-green", "canary.yml": "canary", "hasty.yml": "blue-green", "watch.yml": "blue-green"} {
-				text := docked(name, repository, balancer, solo, strategy)
+			alone := solo(routertest.Port(t))
+			// One share of a canary: half a minute of 50 requests a second tells more of it.
+			for file, strategy := range map[string]string{"backstep.yml": "blue-green", "canary.yml": "canary\n    weights: [50]", "hasty.yml": "blue-green", "watch.yml": "blue-green"} {
+				text := behindHAProxy(name, repository, balancer, strategy) + alone
 				if file == "watch.yml" {
 					text = strings.ReplaceAll(text, "bake: 2s", "bake: 15s")
-				}
-				if file == "canary.yml" { // one share: half a minute of 50 requests a second tells more of it
-					text = strings.ReplaceAll(text, "strategy: canary\n", "strategy: canary\n    weights: [50]\n")
 				}
 				if file == "hasty.yml" {
 					text = strings.ReplaceAll(text, "patience: 60s", "patience: 1s")
@@ -126,11 +153,9 @@ func TestE2EScripts(t *testing.T) {
 
 // legacy starts the server that serves before the first release, and lets it into the load balancer.
 func legacy(ts *testscript.TestScript, _ bool, _ []string) {
-	listener, err := net.Listen("tcp", ts.Value("before").(string))
+	stop, err := oldShop(ts.Value("before").(string))
 	ts.Check(err)
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "the old shop") })}
-	go func() { _ = server.Serve(listener) }()
-	ts.Defer(func() { server.Close() })
+	ts.Defer(stop)
 	balancer := ts.Value("balancer").(routertest.Balancer)
 	_, err = haproxysocket.Ask(context.Background(), balancer.Socket, "set server "+balancer.Backend+"/legacy state ready")
 	ts.Check(err)

@@ -24,28 +24,10 @@ import (
 	"github.com/backstep/backstep/internal/router/routertest"
 )
 
-// behindNginx is a backstep.yml for a Docker engine behind an nginx that is reloaded by this program. Counted reads its log.
+// behindNginx is docked with an nginx that is reloaded by this program. Counted reads its log.
 func behindNginx(service, repository string, server routertest.WebServer, reload []string, strategy string) string {
-	return fmt.Sprintf(`service: %s
-repository: %s
-environments:
-  production:
-    target: {kind: docker, port: 8080}
-    router: {kind: nginx, file: %s, upstream: shop, status: "%s", test: [%s], reload: [%s]}
-    strategy: %s
-    drain: 2s
-    settle: 100ms
-    try: 0s
-    verify: {bake: 2s, patience: 20s, negligible: 20%%, intolerable: 20%%, probes: [{kind: http, rate: 100}]}
-  counted:
-    target: {kind: docker, port: 8080}
-    router: {kind: nginx, file: %[3]s, upstream: shop, status: "%[4]s", test: [%[5]s], reload: [%[6]s]}
-    strategy: %[7]s
-    drain: 2s
-    settle: 100ms
-    try: 0s
-    verify: {bake: 3s, patience: 60s, negligible: 20%%, intolerable: 20%%, probes: [{kind: nginx, log: %[8]s}]}
-`, service, repository, server.File, server.Status, strings.Join(server.Test, ", "), strings.Join(reload, ", "), strategy, server.Log)
+	return docked(service, repository, fmt.Sprintf(`kind: nginx, file: %s, upstream: shop, status: "%s", test: [%s], reload: [%s]`, server.File, server.Status,
+		strings.Join(server.Test, ", "), strings.Join(reload, ", ")), "kind: nginx, log: "+server.Log, strategy)
 }
 
 // TestE2ENginxScripts runs testdata/e2e-nginx on the real program with a real registry, engine and nginx.
@@ -60,26 +42,16 @@ func TestE2ENginxScripts(t *testing.T) {
 			first := strings.NewReplacer("127.0.0.1:9 down", before, "shop 0 ", "shop 0 "+before+"=1 ").Replace(nginx.First)
 			server := routertest.Nginx(t, first)
 			env.Values["server"], env.Values["customers"] = server, &customers{url: "http://" + server.Address}
-			listener, err := net.Listen("tcp", before)
+			stop, err := oldShop(before)
 			if err != nil {
 				return err
 			}
-			old := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "the old shop") })}
-			go func() { _ = old.Serve(listener) }()
-			env.Defer(func() { old.Close() })
+			env.Defer(stop)
 			name, repository := service(), registrytest.Debian(t)+"/acme/shop"
-			env.Defer(func() { remove(name, repository) })
-			program, err := exec.LookPath("backstep")
-			if err != nil {
+			if err := pipeline(env, name, repository); err != nil {
 				return err
 			}
-			env.Setenv("BIN", filepath.Dir(program))
-			env.Setenv("REG", repository)
-			env.Setenv("SERVICE", name)
 			env.Setenv("FILE", server.File)
-			env.Setenv("BACKSTEP_HOST", "plain")
-			env.Setenv("BACKSTEP_ACTOR", "ada")
-			env.Setenv("DOCKER_API_VERSION", os.Getenv("DOCKER_API_VERSION"))
 			// A reload that is armed kills who asks for it instead: the file is written then, and not loaded.
 			reload := filepath.Join(env.WorkDir, "reload")
 			script := fmt.Sprintf("#!/bin/sh\nrm %s/armed 2>/dev/null && { kill -9 $PPID; exit 1; }\nexec %s\n", env.WorkDir, strings.Join(server.Reload, " "))

@@ -12,6 +12,19 @@ const steady = 1.25
 // block is how long ticks are judged together: nothing is known of what happens within.
 const block = time.Second
 
+// over says whether the block that began at a time ends at another one. A pass waits for the end of the bake, and not for that of a block.
+func (o Options) over(at, begun time.Duration) bool {
+	return at-begun >= block || at >= o.Bake && begun < o.Bake
+}
+
+// learnt is how often there is evidence, by a block that ends at one time and began at another; 0 when that is not known, of the first one.
+func learnt(at, begun time.Duration) time.Duration {
+	if begun == 0 {
+		return 0
+	}
+	return max(block, (at - begun).Round(block))
+}
+
 // comparison judges the candidate against a baseline that runs beside it: its errors, and for each bound of latency the
 // requests that took longer. The evidence is averaged, half for errors and half for latency, since they depend on
 // one another.
@@ -54,7 +67,6 @@ type region struct {
 	number int
 	block  Tick          // that has not ended
 	begun  time.Duration // when it began
-	baked  bool          // the bake was over when the last one ended
 	both   Tick          // blocks until both sides have requests
 	split  split
 	streak streak
@@ -83,10 +95,9 @@ func (r *comparison) Observe(t Tick) Verdict {
 		in = &region{number: len(r.regions), begun: min(0, t.Elapsed)}
 		r.regions[t.Region] = in
 	}
-	if in.block.add(t); t.Elapsed-in.begun >= block || !in.baked && t.Elapsed >= r.o.Bake {
-		in.baked = t.Elapsed >= r.o.Bake // a pass waits for the end of the bake, and not for that of a block
-		if r.tick == 0 && in.begun != 0 {
-			r.tick = max(block, (t.Elapsed - in.begun).Round(block))
+	if in.block.add(t); r.o.over(t.Elapsed, in.begun) {
+		if r.tick == 0 {
+			r.tick = learnt(t.Elapsed, in.begun)
 		}
 		now := in.block
 		in.block, in.begun = Tick{}, t.Elapsed

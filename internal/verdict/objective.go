@@ -74,9 +74,9 @@ func (r *objective) Observe(t Tick) Verdict {
 	if t.Elapsed <= 0 {
 		r.earlier = r.earlier.Add(t.Baseline)
 	}
-	if t.Elapsed-r.begun >= block || t.Elapsed >= r.o.Bake && r.begun < r.o.Bake {
-		if r.tick == 0 && r.begun != 0 {
-			r.tick = max(block, (t.Elapsed - r.begun).Round(block))
+	if r.o.over(t.Elapsed, r.begun) {
+		if r.tick == 0 {
+			r.tick = learnt(t.Elapsed, r.begun)
 		}
 		r.judge(t.Elapsed)
 		r.block, r.other, r.begun = Counts{}, Counts{}, t.Elapsed
